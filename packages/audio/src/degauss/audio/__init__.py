@@ -1,0 +1,4 @@
+"""Degauss for speech, singing and sound.
+
+No method has landed here yet.
+"""

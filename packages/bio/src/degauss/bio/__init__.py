@@ -1,0 +1,4 @@
+"""Degauss for DNA and protein design.
+
+No method has landed here yet.
+"""

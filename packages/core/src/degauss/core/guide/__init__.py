@@ -1,0 +1,1 @@
+"""Guidance: a denoiser in, a denoiser out, so that no solver knows of it."""

@@ -1,0 +1,1 @@
+"""Network parts that more than one domain uses, as plain `nn.Module` objects and functions."""

@@ -1,0 +1,118 @@
+"""Philox4x64-10, the counter-based generator under all of Degauss's randomness (Salmon et al. 2011).
+
+A value is a pure function of a 128-bit key and a 256-bit counter; nothing is stored. On the CPU numpy's
+implementation produces the words, on CUDA a Triton kernel produces the same ones bit for bit, and any other
+device gets a copy of the CPU's. What the counter's four words mean is decided here, once:
+
+    word 0   sample * blocks + block      a block is four 64-bit words, ``blocks`` of them make one event
+    word 1   blocks                       events of different lengths in blocks never share numbers
+    word 2   draw                         which draw of this purpose: an interval's number, a tree node, ...
+    word 3   purpose                      normal numbers, uniform numbers, Brownian paths
+
+Consecutive samples are consecutive counters, so a whole batch is one call.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK_WORDS = 4
+_WORD = 1 << 64
+
+
+def words(
+    seed: int, samples: Sequence[int], draws: Sequence[int], purpose: int, count: int
+) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Random 64-bit words, uint64 ``[len(draws), len(samples), blocks * 4]`` with at least ``count`` columns."""
+    blocks = -(-count // BLOCK_WORDS)
+    key = np.array([seed % _WORD, 0], dtype=np.uint64)
+    runs = [
+        np.random.Philox(key=key, counter=_counter(first, blocks, draw, purpose)).random_raw(
+            length * blocks * BLOCK_WORDS
+        )
+        for draw in draws
+        for first, length in _runs(samples)
+    ]
+    flat = runs[0] if len(runs) == 1 else np.concatenate(runs)
+    return flat.reshape(len(draws), len(samples), blocks * BLOCK_WORDS)
+
+
+def _counter(sample: int, blocks: int, draw: int, purpose: int) -> np.ndarray[Any, Any]:
+    return np.array([sample * blocks % _WORD, blocks, draw, purpose], dtype=np.uint64)
+
+
+def _runs(samples: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Maximal runs of consecutive sample ids as (first, length)."""
+    if isinstance(samples, range) and samples.step == 1:
+        yield samples.start, len(samples)
+        return
+    first, length = next(iter(samples), 0), 0
+    for sample in samples:
+        if sample != first + length:
+            yield first, length
+            first, length = sample, 0
+        length += 1
+    yield first, length
+
+
+@cache
+def has_cuda_kernel() -> bool:
+    """Whether CUDA tensors are filled by the Triton kernel rather than copied from the CPU."""
+    return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None
+
+
+def normals(
+    seed: int, samples: Sequence[int], draws: Sequence[int], purpose: int, size: int, device: torch.device
+) -> Tensor:
+    """Standard normals by the Box-Muller transform, float32 ``[len(draws), len(samples), size]`` on ``device``.
+
+    One 64-bit word gives two: its low 31 bits the radius, its leading bits the angle. The second half of an event
+    (padded to whole blocks) holds the sines that belong to the cosines of the first.
+    """
+    if device.type == "cuda" and has_cuda_kernel():
+        from degauss.core.philox_triton import normals_cuda
+
+        return normals_cuda(seed, samples, draws, purpose, size, device)
+    raw = torch.from_numpy(words(seed, samples, draws, purpose, -(-size // 2)).view(np.int64))
+    half = raw.shape[-1]
+    out = torch.empty(*raw.shape[:-1], 2 * half)
+    radius = (raw & 0x7FFFFFFF).to(torch.float32)
+    radius.add_(0.5).mul_(2.0**-31).log_().mul_(-2.0).sqrt_()
+    angle = raw.to(torch.float32).mul_(torch.pi * 2.0**-63)
+    torch.cos(angle, out=out[..., :half]).mul_(radius)
+    torch.sin(angle, out=out[..., half:]).mul_(radius)
+    return out[..., :size].to(device)
+
+
+def uniforms(
+    seed: int,
+    samples: Sequence[int],
+    draw: int,
+    purpose: int,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Uniform numbers strictly inside (0, 1), ``[len(samples), size]`` in ``dtype`` on ``device``.
+
+    They are the middles of 2^bits equal intervals, bits one fewer than the mantissa holds (52 in float64, 23 in
+    float32, 7 in bfloat16), so that rounding reaches neither 0 nor 1; fewer bits are the leading ones of more.
+    """
+    bits = round(-math.log2(torch.finfo(dtype).eps))
+    if device.type == "cuda" and has_cuda_kernel():
+        from degauss.core.philox_triton import words_cuda
+
+        raw = words_cuda(seed, samples, (draw,), purpose, size, device)
+    else:
+        raw = torch.from_numpy(words(seed, samples, (draw,), purpose, size).view(np.int64))
+    # The shift of a signed word keeps its sign: the mask drops it.
+    leading = (raw[0, :, :size] >> (64 - bits)) & ((1 << bits) - 1)
+    return leading.to(torch.float64).add_(0.5).mul_(2.0**-bits).to(device, dtype)

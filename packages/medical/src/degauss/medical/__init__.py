@@ -1,0 +1,4 @@
+"""Degauss for medicine: 3D inverse problems and synthesis.
+
+No method has landed here yet.
+"""

@@ -1,0 +1,121 @@
+"""The training that the tests launch in processes of its own: a small network learns to denoise a ring of points.
+
+``train_script.py OUT [FIELD=VALUE ...]`` trains with these fields of `TrainConfig`. ``crash=SEED`` lets a child
+train, kills it with SIGKILL at a random moment, and again, until one child comes to the end; ``sigterm=STEP``
+sends itself SIGTERM in that step.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from degauss.core.noise import Noise
+from degauss.core.train import Interrupted, Shuffle, TrainConfig, Trained, latest_checkpoint, train
+
+DEFAULTS: dict[str, Any] = {
+    "steps": 24,
+    "batch_size": 8,
+    "lr": 1e-2,
+    "warmup": 4,
+    "weight_decay": 1e-2,
+    "ema": 0.9,
+    "clip": 1.0,
+    "save_every": 3,
+    "log_every": 4,
+    "tracker": None,
+    "device": "cpu",
+}
+
+
+def network(dropout: float = 0.1) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Dropout(dropout), nn.Linear(16, 2))
+
+
+def ring(samples: Sequence[int]) -> Tensor:
+    """Points of the unit circle, 50 of them, in keyed order."""
+    angle = 2 * torch.pi * torch.from_numpy(Shuffle(50, seed=3)(samples)) / 50
+    return torch.stack([angle.cos(), angle.sin()], -1).float()
+
+
+def denoising(net: nn.Module, x0: Tensor, noise: Noise) -> Tensor:
+    """|net(alpha x0 + sigma eps, t) - x0|^2 of each sample; [batch]."""
+    t = noise.uniform(x0[:, :1], 0)
+    angle = t * torch.pi / 2
+    x = angle.cos() * x0 + angle.sin() * noise.normal(x0, 1)
+    return (net(torch.cat([x, t], -1)) - x0).square().mean(-1)
+
+
+def run(
+    out: Path, dropout: float = 0.1, at_step: Callable[[int], object] = lambda step: None, **fields: Any
+) -> Trained:
+    """Train; ``at_step(k)`` is called before step k."""
+    config = TrainConfig(out=out, **{**DEFAULTS, **fields})
+
+    def data(samples: Sequence[int]) -> Tensor:
+        at_step(samples[0] // config.batch_size)
+        return ring(samples)
+
+    return train(network(dropout), denoising, data, config)
+
+
+def crash(out: Path, seed: int, **fields: Any) -> None:
+    """Print from which steps the children set out."""
+    # What training imports, once, so that a child's life is its training.
+    for name in ("accelerate", "torch._dynamo", "torch.utils.data"):
+        importlib.import_module(name)
+
+    rng = random.Random(seed)
+    starts: list[int] = []
+    while True:
+        start = latest_checkpoint(out)
+        starts.append(int(start.name.removeprefix("step-")) if start else 0)
+        begun, begins = os.pipe()
+        child = os.fork()
+        if child == 0:
+            run(out, at_step=lambda step: os.write(begins, b"."), **fields)
+            os._exit(0)
+        os.close(begins)
+        os.read(begun, 1)
+        os.close(begun)
+        time.sleep(rng.uniform(0.0, 0.12))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            print(json.dumps(starts))
+            sys.exit(os.WEXITSTATUS(status))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    out, *pairs = sys.argv[1:]
+    fields = {name: ast.literal_eval(value) for name, value in (pair.split("=") for pair in pairs)}
+    try:
+        if "crash" in fields:
+            crash(Path(out), fields.pop("crash"), **fields)
+        elif "sigterm" in fields:
+            last = fields.pop("sigterm")
+            run(Path(out), at_step=lambda step: step == last and os.kill(os.getpid(), signal.SIGTERM), **fields)
+        else:
+            run(Path(out), **fields)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
+
+
+if __name__ == "__main__":
+    main()
