@@ -1,6 +1,5 @@
 # Everything runs in .venv, which `make sync` builds from uv.lock; needs python3 >= 3.11, pip and make.
 PYTHON ?= python3
-WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
@@ -49,10 +48,10 @@ demo: sync ## Forecast a real series; the table and the chart go to out/
 	$(BIN)/python packages/timeseries/examples/demo.py
 
 test: sync ## Run the tests that take minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
 test-all: sync ## Run every test that this machine can run
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 check: sync ## Lint, types, import rules, guards, lock
 	$(BIN)/ruff check

@@ -95,9 +95,7 @@ def test_a_failing_run_leaves_the_old_record(tmp_path: Path) -> None:
     assert before.source_sha256 != claim.sha256()  # and it is known to be stale
 
 
-@pytest.mark.parametrize(
-    "source", ["", "CLAIM = 3\ndef run(seeds): ...", SOURCE.replace("def run", "def walk")]
-)
+@pytest.mark.parametrize("source", ["", "CLAIM = 3\ndef run(seeds): ...", SOURCE.replace("def run", "def walk")])
 def test_a_file_that_is_no_claim_is_named(tmp_path: Path, source: str) -> None:
     (claim,) = find_claims(tree(tmp_path, basel=source))
     with pytest.raises(InputError, match=r"basel\.py: a claim file must define CLAIM"):
@@ -163,9 +161,7 @@ def test_published_records_are_of_the_claims_as_they_stand() -> None:
 
 def test_no_record_has_lost_its_claim() -> None:
     orphans = [
-        path.name
-        for path in source_tree().glob("packages/*/claims/*.json")
-        if not path.with_suffix(".py").exists()
+        path.name for path in source_tree().glob("packages/*/claims/*.json") if not path.with_suffix(".py").exists()
     ]
     assert not orphans
 

@@ -111,9 +111,7 @@ def test_a_verb_runs(capsys: pytest.CaptureFixture[str]) -> None:
         (["draw", "a", "--label", "stopped"], 130, "degauss-demo: stopped"),
     ],
 )
-def test_a_mistake_is_one_line(
-    words: list[str], status: int, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_one_line(words: list[str], status: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert PROGRAM.main(words) == status
     err = capsys.readouterr().err
     assert err.startswith(line)
@@ -147,9 +145,7 @@ def test_a_config_file_supplies_options_and_flags_win(tmp_path: Path) -> None:
     assert won == Draw(Path("c.csv"), 9, (0.5, 1.0), "x", False, (3, 4.0), Guide(0.5, "square"))
 
 
-def test_what_the_file_leaves_out_is_still_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_file_leaves_out_is_still_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         draw("--config", str(toml(tmp_path, "steps = 7\n")))
     assert "PATH" in capsys.readouterr().err

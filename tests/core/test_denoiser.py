@@ -183,7 +183,9 @@ def test_the_network_sees_state_time_and_conditions(prediction: Prediction, dtyp
             alpha, sigma = Cosine()(t)
             torch.testing.assert_close(time, (torch.log(sigma / alpha) / 4).to(dtype))
             norm = torch.sqrt(sigma**2 + alpha**2 * prediction.sigma_data**2).reshape(-1, 1)
-            torch.testing.assert_close(shown.double(), x.double() / norm, rtol=1e-2 if dtype.itemsize == 2 else 1e-6, atol=0)
+            torch.testing.assert_close(
+                shown.double(), x.double() / norm, rtol=1e-2 if dtype.itemsize == 2 else 1e-6, atol=0
+            )
 
 
 def test_expand() -> None:

@@ -46,9 +46,7 @@ SCHEDULES: dict[str, Schedule] = {
     "zero-terminal discrete": ZeroTerminalSNR(DDPM, t_first=1e-3),
     "shifted zero-terminal": Shifted(ZeroTerminalSNR(LinearVP()), 2.0),
 }
-VARIANCE_PRESERVING = [
-    name for name in SCHEDULES if not any(word in name for word in ("flow", "VE", "EDM", "sub-VP"))
-]
+VARIANCE_PRESERVING = [name for name in SCHEDULES if not any(word in name for word in ("flow", "VE", "EDM", "sub-VP"))]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 
 
@@ -65,7 +63,7 @@ def first_time(schedule: Schedule) -> float:
 @given(st.floats(0, 1))
 def test_time_inverts_log_snr(schedule: Schedule, t: float) -> None:
     time = f64(max(t, first_time(schedule)))
-    # Near 1 the log-SNR of a path to pure noise hangs on 1 - t, and near 0 that of VE hardly on t: 1e-15 absolute.
+    # Near 1 the log-SNR of a path to pure noise hangs on 1 - t, near 0 that of VE hardly on t: absolute.
     torch.testing.assert_close(schedule.time(schedule.log_snr(time)), time, rtol=1e-12, atol=1e-15)
 
 
@@ -106,8 +104,9 @@ def test_variance_is_preserved(name: str) -> None:
 @every_schedule
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_results_are_float64_in_the_shape_of_t(schedule: Schedule, dtype: torch.dtype) -> None:
-    for t in (torch.tensor(0.5, dtype=dtype), torch.full((3,), 0.5, dtype=dtype), torch.full((2, 1), 0.5, dtype=dtype)):
-        one = torch.tensor(0.5, dtype=torch.float64)
+    one = torch.tensor(0.5, dtype=torch.float64)
+    for shape in ((), (3,), (2, 1)):
+        t = torch.full(shape, 0.5, dtype=dtype)
         for result, expected in zip(
             (*schedule(t), schedule.log_snr(t), schedule.time(schedule.log_snr(t))),
             (*schedule(one), schedule.log_snr(one), one),
@@ -283,10 +282,10 @@ def test_discrete_refuses_what_does_not_decrease(alpha_bar: tuple[float, ...]) -
         DiscreteVP(alpha_bar)
 
 
-def test_from_betas_takes_lists_arrays_and_float32() -> None:
+def test_from_betas_takes_lists_and_tensors() -> None:
     betas = [0.1, 0.2, 0.4]
     expected = [0.9, 0.72, 0.432]
-    for form in (betas, torch.tensor(betas), torch.tensor(betas).numpy()):
+    for form in (betas, torch.tensor(betas), torch.tensor(betas, dtype=torch.float64)):
         assert list(DiscreteVP.from_betas(form).alpha_bar) == pytest.approx(expected, rel=1e-6)
     with pytest.raises(ValueError, match="decrease"):
         DiscreteVP.from_betas([0.1, 1.0])
@@ -299,9 +298,9 @@ def test_equal_schedules_are_equal_keys() -> None:
 
 def test_gradients_flow_through_t() -> None:
     for schedule in SCHEDULES.values():
-        t = f64(0.4).requires_grad_()
+        t = f64(0.40051).requires_grad_()  # no point of a table
         schedule.log_snr(t).sum().backward()
         assert t.grad is not None
         step = 1e-6
-        numeric = (schedule.log_snr(f64(0.4 + step)) - schedule.log_snr(f64(0.4 - step))) / (2 * step)
+        numeric = (schedule.log_snr(f64(0.40051 + step)) - schedule.log_snr(f64(0.40051 - step))) / (2 * step)
         torch.testing.assert_close(t.grad, numeric, rtol=1e-5, atol=0)

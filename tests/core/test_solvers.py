@@ -281,9 +281,7 @@ def test_noise_form_order_conditions(schedule: Schedule, times: list[float], ord
 
 @settings(deadline=None, max_examples=40)
 @given(SCHEDULES, GRIDS, st.integers(2, 4))
-def test_unipc_predicts_like_the_interpolating_polynomial(
-    schedule: Schedule, times: list[float], order: int
-) -> None:
+def test_unipc_predicts_like_the_interpolating_polynomial(schedule: Schedule, times: list[float], order: int) -> None:
     """At full order the UniPC conditions determine the weights, whatever B(h): exact on polynomials (order >= 3)."""
     grid = as_grid(times)
     path = on_grid(schedule, grid)

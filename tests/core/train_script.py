@@ -1,8 +1,8 @@
-"""The training that the tests launch in processes of its own: a small network learns to denoise a ring of points.
+"""The training that tests share or launch in processes of its own: a network denoises a ring of points.
 
-``train_script.py OUT [FIELD=VALUE ...]`` trains with these fields of `TrainConfig`. ``crash=SEED`` lets a child
-train, kills it with SIGKILL at a random moment, and again, until one child comes to the end; ``sigterm=STEP``
-sends itself SIGTERM in that step.
+``train_script.py OUT [FIELD=VALUE ...]`` trains with these fields of `TrainConfig`. ``crash=SEED``: a child
+trains, is killed with SIGKILL at a random moment, and again, until one comes to the end. ``stop=STEP``:
+trains to the end in ``OUT/whole``, and in ``OUT/resumed``, where a SIGTERM comes in that step and it goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,23 @@ def denoising(net: nn.Module, x0: Tensor, noise: Noise) -> Tensor:
     return (net(torch.cat([x, t], -1)) - x0).square().mean(-1)
 
 
+def config(out: Path, **fields: Any) -> TrainConfig:
+    return TrainConfig(out, **{**DEFAULTS, **fields})
+
+
 def run(
     out: Path, dropout: float = 0.1, at_step: Callable[[int], object] = lambda step: None, **fields: Any
 ) -> Trained:
     """Train; ``at_step(k)`` is called before step k."""
-    config = TrainConfig(out=out, **{**DEFAULTS, **fields})
+    wanted = config(out, **fields)
 
     def data(samples: Sequence[int]) -> Tensor:
-        at_step(samples[0] // config.batch_size)
+        step, place = divmod(samples[0], wanted.batch_size)
+        if place == 0:
+            at_step(step)
         return ring(samples)
 
-    return train(network(dropout), denoising, data, config)
+    return train(network(dropout), denoising, data, wanted)
 
 
 def crash(out: Path, seed: int, **fields: Any) -> None:
@@ -87,34 +94,49 @@ def crash(out: Path, seed: int, **fields: Any) -> None:
         begun, begins = os.pipe()
         child = os.fork()
         if child == 0:
-            run(out, at_step=lambda step: os.write(begins, b"."), **fields)
+            run(out, at_step=partial(_tell, begins), **fields)
             os._exit(0)
         os.close(begins)
-        os.read(begun, 1)
-        os.close(begun)
-        time.sleep(rng.uniform(0.0, 0.12))
+        for _ in range(rng.choice([1, 2, 2, 3, 4])):
+            os.read(begun, 1)
+        time.sleep(rng.uniform(0.0, 0.015))
         os.kill(child, signal.SIGKILL)
+        os.close(begun)
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
             print(json.dumps(starts))
             sys.exit(os.WEXITSTATUS(status))
 
 
+def _tell(pipe: int, step: int) -> None:
+    os.write(pipe, b".")
+
+
+def stop(out: Path, at: int, **fields: Any) -> None:
+    """Print the step at which the run stopped."""
+
+    def interrupt(step: int) -> None:
+        if step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run(out / "whole", **fields)
+    try:
+        run(out / "resumed", at_step=interrupt, **fields)
+    except Interrupted as stopped:
+        print(json.dumps(stopped.step))
+    run(out / "resumed", **fields)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     out, *pairs = sys.argv[1:]
     fields = {name: ast.literal_eval(value) for name, value in (pair.split("=") for pair in pairs)}
-    try:
-        if "crash" in fields:
-            crash(Path(out), fields.pop("crash"), **fields)
-        elif "sigterm" in fields:
-            last = fields.pop("sigterm")
-            run(Path(out), at_step=lambda step: step == last and os.kill(os.getpid(), signal.SIGTERM), **fields)
-        else:
-            run(Path(out), **fields)
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(stopped.exit_code)
+    if "crash" in fields:
+        crash(Path(out), fields.pop("crash"), **fields)
+    elif "stop" in fields:
+        stop(Path(out), fields.pop("stop"), **fields)
+    else:
+        run(Path(out), **fields)
 
 
 if __name__ == "__main__":

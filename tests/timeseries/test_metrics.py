@@ -53,9 +53,7 @@ def test_scores_are_those_of_gluonts(missing):
     quantiles = sample_quantiles(samples)
     median = sample_quantiles(samples, [0.5])[0]
     expected = GLUONTS[missing]
-    assert mean_weighted_quantile_loss(target, quantiles) == pytest.approx(
-        expected["mean_wQuantileLoss"], rel=1e-12
-    )
+    assert mean_weighted_quantile_loss(target, quantiles) == pytest.approx(expected["mean_wQuantileLoss"], rel=1e-12)
     assert nd(target, median) == pytest.approx(expected["ND"], rel=1e-12)
     assert mase(target, median, history, 7).mean() == pytest.approx(expected["MASE"], rel=1e-12)
 
@@ -100,9 +98,7 @@ def test_csdi_quantile_loss_is_the_published_sum():
         weight = (target <= quantile).double() - level
         total += float(2 * ((quantile - target) * mask * weight).abs().sum() / (target * mask).abs().sum())
     held_out = np.where(mask.numpy() > 0, target.numpy(), np.nan)
-    assert csdi_quantile_loss(held_out, samples.numpy().swapaxes(0, 1)) == pytest.approx(
-        total / 19, rel=1e-12
-    )
+    assert csdi_quantile_loss(held_out, samples.numpy().swapaxes(0, 1)) == pytest.approx(total / 19, rel=1e-12)
     assert len(VENTILES) == 19
 
 
@@ -128,9 +124,7 @@ def test_crps_of_many_normal_draws_is_the_closed_form():
     targets = np.array([-1.5, 0.0, 0.7, 3.0])
     samples = np.random.default_rng(1).normal(size=(200_000, 1)) + np.zeros(4)
     expected = [
-        y * math.erf(y / math.sqrt(2))
-        + 2 * math.exp(-y * y / 2) / math.sqrt(2 * math.pi)
-        - 1 / math.sqrt(math.pi)
+        y * math.erf(y / math.sqrt(2)) + 2 * math.exp(-y * y / 2) / math.sqrt(2 * math.pi) - 1 / math.sqrt(math.pi)
         for y in targets
     ]
     np.testing.assert_allclose(crps(targets, samples), expected, atol=6e-3)

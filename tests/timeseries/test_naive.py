@@ -38,9 +38,7 @@ def test_a_history_shorter_than_the_season():
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    season=st.integers(1, 9), length=st.integers(1, 40), horizon=st.integers(1, 20), seed=st.integers(0, 99)
-)
+@given(season=st.integers(1, 9), length=st.integers(1, 40), horizon=st.integers(1, 20), seed=st.integers(0, 99))
 def test_seasonal_naive_is_the_search_backwards(season, length, horizon, seed):
     rng = np.random.default_rng(seed)
     history = np.where(rng.random(length) < 0.5, NAN, rng.normal(size=length))

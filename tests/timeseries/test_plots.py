@@ -64,9 +64,7 @@ def test_a_wider_forecast_is_a_wider_fan(tmp_path):
     assert 2 < share[1] / share[0] < 5
 
 
-@pytest.mark.parametrize(
-    "history", [np.full(5, np.nan), np.array([1.0, np.nan, 2, np.nan, np.nan]), np.ones(1)]
-)
+@pytest.mark.parametrize("history", [np.full(5, np.nan), np.array([1.0, np.nan, 2, np.nan, np.nan]), np.ones(1)])
 def test_fan_chart_of_little_history(tmp_path, history):
     samples = np.random.default_rng(0).normal(size=(20, 3))
     fan_chart(

@@ -56,9 +56,7 @@ def test_wide_form(tmp_path):
     table = read_table(write(tmp_path, "date,a,b\n2020-01-01,1,\n2020-01-02,2,5\n"))
     assert [s.name for s in table.series] == ["a", "b"]
     np.testing.assert_array_equal(table.series[1].values, [np.nan, 5])
-    chosen = read_table(
-        write(tmp_path, "date,a,note,b\n2020-01-01,1,x,4\n2020-01-02,2,y,5\n"), target=["b", "a"]
-    )
+    chosen = read_table(write(tmp_path, "date,a,note,b\n2020-01-01,1,x,4\n2020-01-02,2,y,5\n"), target=["b", "a"])
     assert [s.name for s in chosen.series] == ["b", "a"]
 
 
@@ -234,11 +232,7 @@ JUNK = "dsy,;\t\n\"'0123456789-:.+TZaxQ "
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    content=st.one_of(
-        st.binary(max_size=200), st.builds(str.__add__, st.sampled_from(HEADERS), st.text(JUNK))
-    )
-)
+@given(content=st.one_of(st.binary(max_size=200), st.builds(str.__add__, st.sampled_from(HEADERS), st.text(JUNK))))
 def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path, content):
     try:
         table = read_table(write(tmp_path, content))
@@ -364,9 +358,7 @@ def test_forecasts_are_written_as_the_table_was(tmp_path):
 def test_forecasts_that_reach_into_the_day_are_written_with_the_hour(tmp_path):
     table = Table(Path("x"), (), time_kind="text date")
     one = forecast(count=2)
-    hours = Forecast(
-        "a", one.times[:1] + np.array([0, 12], "timedelta64[h]"), one.mean, one.levels, one.quantiles
-    )
+    hours = Forecast("a", one.times[:1] + np.array([0, 12], "timedelta64[h]"), one.mean, one.levels, one.quantiles)
     write_forecasts(tmp_path / "f.csv", [hours], table)
     assert (tmp_path / "f.csv").read_text().splitlines()[2].startswith("a,2020-02-01 12:00:00,")
 
@@ -377,9 +369,7 @@ def test_forecasts_refuse_what_does_not_fit(tmp_path):
         write_forecasts(tmp_path / "f.xlsx", [forecast()], table)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="cutoff"):
-        write_forecasts(
-            tmp_path / "f.csv", [forecast(), forecast(cutoff=np.datetime64("2020-01-31", "ns"))], table
-        )
+        write_forecasts(tmp_path / "f.csv", [forecast(), forecast(cutoff=np.datetime64("2020-01-31", "ns"))], table)
     with pytest.raises(ValueError, match="number of samples"):
         write_forecasts(tmp_path / "f.csv", [forecast(), forecast(samples=np.zeros((2, 3)))], table)
     with pytest.raises(ValueError, match="at least one"):

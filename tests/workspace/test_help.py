@@ -17,17 +17,13 @@ HEAVY = "{'torch', 'numpy', 'tyro', 'rich', 'accelerate', 'pandas'} & set(sys.mo
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]], ids=["none", "--help", "-h"])
 def test_help_answers_without_heavy_imports(part: str, arguments: list[str]) -> None:
-    code = (
-        f"import sys; from degauss.{part}.cli import main; status = main(); print({HEAVY}); sys.exit(status)"
-    )
+    code = f"import sys; from degauss.{part}.cli import main; status = main(); print({HEAVY}); sys.exit(status)"
     done = run(code, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("degauss")
@@ -52,11 +48,7 @@ def test_help_of_every_verb_answers_without_torch(part: str) -> None:
 
     program = importlib.import_module(f"degauss.{part}.cli").PROGRAM
     for verb in program.verbs:
-        code = (
-            f"import sys; from degauss.{part}.cli import main\n"
-            "try: main()\n"
-            "finally: print('torch' in sys.modules)"
-        )
+        code = f"import sys; from degauss.{part}.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
         done = run(code, *verb.split(), "--help")
         assert (done.returncode, done.stderr) == (0, ""), verb
         assert f"usage: {program.name} {verb}" in done.stdout
@@ -84,3 +76,14 @@ def test_a_domain_without_a_method_says_so(part: str, capsys: pytest.CaptureFixt
     assert "no method yet" in capsys.readouterr().out
     assert program.main(["go"]) == 2
     assert "no method yet" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = "from degauss.core.cli import main; import sys; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    process.stdout.close()
+    _, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (141, "")

@@ -72,13 +72,34 @@ __all__ = [
 ]
 
 _HOMES = {
-    "denoiser": ("Denoiser", "NetworkDenoiser", "eps_prediction", "flow_prediction", "karras_prediction", "score_prediction", "v_prediction", "x0_prediction"),
+    "denoiser": (
+        "Denoiser",
+        "NetworkDenoiser",
+        "eps_prediction",
+        "flow_prediction",
+        "karras_prediction",
+        "score_prediction",
+        "v_prediction",
+        "x0_prediction",
+    ),
     "errors": ("InputError",),
     "kernel": ("Kernel", "simulate"),
     "noise": ("Noise",),
     "posterior": ("Categorical", "Point"),
     "sampling": ("sample",),
-    "schedule": ("Cosine", "DiscreteVP", "EDM", "LinearVP", "RectifiedFlow", "Scales", "Schedule", "Shifted", "SubVP", "VE", "ZeroTerminalSNR"),
+    "schedule": (
+        "Cosine",
+        "DiscreteVP",
+        "EDM",
+        "LinearVP",
+        "RectifiedFlow",
+        "Scales",
+        "Schedule",
+        "Shifted",
+        "SubVP",
+        "VE",
+        "ZeroTerminalSNR",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

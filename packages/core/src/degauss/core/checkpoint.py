@@ -20,7 +20,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -43,7 +43,7 @@ _PARTIAL, _PREVIOUS = ".partial-", ".previous-"
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a path beside ``path`` at which to write one file or one directory; put it in place on success.
 
     The yielded name ends in the target's own name, so writers that go by the suffix work. Missing parents are
@@ -321,9 +321,7 @@ def _pack(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"float": str(node)}
     if node is None or type(node) in (bool, int, float, str):
         return node
-    raise TypeError(
-        f"{name}: expected a tensor, dict, list, tuple or plain scalar, got {type(node).__name__}"
-    )
+    raise TypeError(f"{name}: expected a tensor, dict, list, tuple or plain scalar, got {type(node).__name__}")
 
 
 def _unpack(node: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -10,6 +10,9 @@ A claim is a file `packages/<package>/claims/<name>.py` that defines
 median and range, and the machine, versions and date. `claims_page` makes CLAIMS.md out of those records,
 so what is published is what was measured. A record carries the hash of its claim file: a record of an older
 text of the claim is *stale* until the claim is run again.
+
+What several claims of a package share lies beside them in a helper `_<name>.py`, and they say
+`from ._<name> import ...`. A helper belongs to the text of each claim that names it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, cast, get_args
 
 from degauss.core.errors import InputError, near_miss
@@ -143,7 +147,11 @@ class ClaimFile:
         return self.path.with_suffix(".json")
 
     def sha256(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """The hash of the claim file and of the helpers that it names, in order of name."""
+        text = self.path.read_bytes()
+        helpers = sorted(self.path.parent.glob("_*.py"))
+        named = [helper.read_bytes() for helper in helpers if helper.stem.encode() in text]
+        return hashlib.sha256(b"".join([text, *named])).hexdigest()
 
     def record(self) -> Record | None:
         """The outcome of the last run, or None if there was none.
@@ -164,7 +172,12 @@ class ClaimFile:
         Raises:
             InputError: it defines no such two.
         """
-        module_name = f"degauss_claims.{self.package}.{self.name}"
+        package = ModuleType(f"degauss_claims.{self.package}")
+        package.__path__ = [str(self.path.parent)]
+        for name in [name for name in sys.modules if name.startswith(f"{package.__name__}._")]:
+            del sys.modules[name]  # a helper of another checkout, or of an older text
+        sys.modules[package.__name__] = package  # where `from ._helper import ...` looks
+        module_name = f"{package.__name__}.{self.name}"
         spec = importlib.util.spec_from_file_location(module_name, self.path)
         assert spec is not None
         assert spec.loader is not None
@@ -196,11 +209,7 @@ def find_claims(root: Path, names: Sequence[str] = ()) -> list[ClaimFile]:
     Raises:
         InputError: there is no claim of a name given, or two packages have one of the same name.
     """
-    found = [
-        ClaimFile(path)
-        for path in sorted(root.glob("packages/*/claims/*.py"))
-        if not path.name.startswith("_")
-    ]
+    found = [ClaimFile(path) for path in sorted(root.glob("packages/*/claims/*.py")) if not path.name.startswith("_")]
     known: dict[str, ClaimFile] = {}
     for claim in found:
         if claim.name in known:

@@ -19,6 +19,7 @@ A user's mistake (`InputError`) is one line on stderr and exit status 2; ctrl-C 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -69,13 +70,19 @@ class Program:
         """Run one command line (`sys.argv[1:]` unless given) and return its exit status."""
         words = list(sys.argv[1:] if argv is None else argv)
         try:
-            return self._dispatch(words)
+            status = self._dispatch(words)
+            sys.stdout.flush()
+            return status
         except InputError as error:
             print(f"{self.name}: error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print(f"{self.name}: stopped", file=sys.stderr)
             return 130
+        except BrokenPipeError:
+            # Whoever read our output has left, as in `| head`: end quietly, and let no later flush complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
 
     def table(self) -> str:
         """The text of `--help`: every verb with its line."""
@@ -119,8 +126,7 @@ class Program:
         if family:
             raise InputError(f"{words[0]!r} must be followed by a second word: {', '.join(family)}.")
         raise InputError(
-            f"there is no verb {words[0]!r}{near_miss(words[0], self.verbs)}; the verbs are "
-            f"{', '.join(self.verbs)}."
+            f"there is no verb {words[0]!r}{near_miss(words[0], self.verbs)}; the verbs are {', '.join(self.verbs)}."
         )
 
 
@@ -134,11 +140,11 @@ def parse(config: type[T], words: Sequence[str], prog: str) -> T:
 
     rest, path = _take_config_option(list(words))
     about = f"{inspect.getdoc(config) or ''}\n\n--config FILE.toml supplies options; flags win over it."
-    default = {} if path is None else {"default": load_config(config, path)}
+    default: Any = tyro.MISSING_NONPROP if path is None else load_config(config, path)
     said = StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(config, args=rest, prog=prog, description=about, **default)
+            return tyro.cli(config, args=rest, prog=prog, description=about, default=default)
     except SystemExit as stop:
         # tyro frames what a dataclass says about its own values; ours is one line like any other.
         cause: BaseException | None = stop
@@ -283,11 +289,7 @@ def provenance() -> dict[str, str]:
 def _plain(config: object) -> dict[str, object]:
     """The fields of a dataclass, nested ones as dictionaries, without those that are None."""
     found = {slot.name: getattr(config, slot.name) for slot in fields(cast("Any", config)) if slot.init}
-    return {
-        name: _plain(value) if is_dataclass(value) else value
-        for name, value in found.items()
-        if value is not None
-    }
+    return {name: _plain(value) if is_dataclass(value) else value for name, value in found.items() if value is not None}
 
 
 def _toml(table: Mapping[str, object], prefix: str = "") -> str:

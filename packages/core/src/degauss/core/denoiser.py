@@ -127,8 +127,8 @@ class Flow(_PlainInput):
 class Karras:
     """EDM's preconditioning (Karras et al. 2022, table 1), for any alpha: its sigma is our sigma / alpha.
 
-    The network sees x_t scaled to unit variance and log(sigma / alpha) / 4 as its time, and its target has unit
-    variance. ``sigma_data``: the standard deviation of the clean data, in its units.
+    The network sees x_t scaled to unit variance and log(sigma / alpha) / 4 for its time, infinite at alpha 0;
+    its target has unit variance. ``sigma_data``: the standard deviation of the clean data, in its units.
     """
 
     sigma_data: float = 0.5
@@ -158,8 +158,8 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
 class NetworkDenoiser:
     """A network seen as a denoiser, through what it predicts.
 
-    ``network(x, t, **cond)`` gets x_t ``[batch, *event]`` and the time in the dtype of x, and returns F in the
-    shape of x_t.
+    ``network(x, t, **cond)`` gets x_t ``[batch, *event]`` and the time in the dtype of x, and returns F
+    in the shape of x_t.
     """
 
     network: Network

@@ -30,9 +30,7 @@ def check_option(name: str, value: str, allowed: Iterable[str]) -> str:
     raise InputError(f"{name} must be one of {listed}, but is {value!r}{near_miss(value, options)}.")
 
 
-def check_range(
-    name: str, value: float, low: float | None = None, high: float | None = None, unit: str = ""
-) -> None:
+def check_range(name: str, value: float, low: float | None = None, high: float | None = None, unit: str = "") -> None:
     """Raise `InputError` unless `low <= value <= high`; a bound of None is open and NaN is never in range."""
     above = low is None or value >= low
     below = high is None or value <= high

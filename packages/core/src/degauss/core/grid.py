@@ -25,11 +25,11 @@ def uniform_time(schedule: Schedule, steps: int, *, start: float = 1.0, end: flo
 
 
 def uniform_log_snr(schedule: Schedule, steps: int, *, start: float = 1.0, end: float = 1e-3) -> Tensor:
-    """Evenly spaced in log-SNR between the times ``start`` and ``end``, where it must be finite (Lu et al. 2022)."""
+    """Evenly spaced in log-SNR from ``start`` to ``end``, times at which it is finite (Lu et al. 2022)."""
     ends = torch.tensor([start, end], dtype=torch.float64)
     low, high = schedule.log_snr(ends).tolist()
     if not (low > float("-inf") and high < float("inf")):
-        raise ValueError(f"log-SNR is infinite at an end of [{end}, {start}]; keep the ends away from 0 and 1")
+        raise ValueError(f"log-SNR is infinite at an end of [{end}, {start}]; keep them away from 0 and 1")
     grid = schedule.time(torch.linspace(low, high, steps + 1, dtype=torch.float64))
     return torch.cat([ends[:1], grid[1:-1], ends[1:]])
 
@@ -43,7 +43,7 @@ def karras(
     rho: float = 7.0,
     clean: bool = True,
 ) -> Tensor:
-    """Noise levels k = sigma/alpha evenly spaced in k^(1/rho) (Karras et al. 2022, eq. 5), as times of ``schedule``.
+    """Noise levels k = sigma/alpha evenly spaced in k^(1/rho), as times (Karras et al. 2022, eq. 5).
 
     ``clean``: spend the last step on going from ``sigma_min`` to t = 0, as the paper does; else stop at it.
     """
@@ -55,7 +55,7 @@ def karras(
 
 
 def check_grid(grid: Tensor) -> Tensor:
-    """The grid as float64 on the host; ValueError unless it is 1-D, finite, strictly monotone and inside [0, 1]."""
+    """The grid as float64 on the host; ValueError unless it is 1-D, strictly monotone and inside [0, 1]."""
     grid = grid.detach().to("cpu", torch.float64)
     if grid.ndim != 1 or len(grid) < 2:
         raise ValueError(f"a grid has at least two times in one dimension, got shape {tuple(grid.shape)}")

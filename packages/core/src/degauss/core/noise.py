@@ -5,15 +5,15 @@ processes or of devices. There is no state to save, and nothing to split or to a
 
 **Brownian paths.** A sampler's noise over the intervals of a grid is a Brownian path W in the sampler's own
 clock c (for a diffusion sampler, the signal-to-noise ratio). It is built by bisection of the grid: the whole
-interval's increment first, then, at each split of [a, b] at m, the two parts from the whole and one fresh normal,
+interval's increment first, then, at each split of [a, b] at m, both parts from it and one fresh normal,
 
     u_left = sqrt(f) u + sqrt(1 - f) z,  u_right = sqrt(1 - f) u - sqrt(f) z,  f = (c_m - c_a) / (c_b - c_a),
 
 where each u is an increment divided by its standard deviation. This is a rotation, so the N increments are
 independent standard normals and cost exactly N draws. A range of m 2^k intervals (m odd) is split after
 floor(m/2) 2^k of them (in the middle where m = 1). Hence halving every interval, again and again, splits the
-old path: coarse increments are exactly the sums of fine ones. Between step counts that do not nest, the paths
-still share the draws of every split and stay close, without being the same path.
+old path: coarse increments are exactly the sums of fine ones. Step counts that do not nest share the draws of every
+split too, at slightly different times: sums of their noise are correlated (above 0.9), but it is not one path.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,10 +30,9 @@ from degauss.core import philox
 
 _NORMAL, _UNIFORM, _BROWNIAN = 0, 1, 2
 
-# Increments are produced a block of intervals at a time; a block holds about this many numbers. Measured: larger
-# falls out of the cache, smaller pays the per-call cost of the generator more often.
-_BLOCK_NUMBERS = 1 << 18
-_BLOCK_INTERVALS = 256
+# Normals are drawn for as many splits of a path at once as make about this many numbers. Measured: more falls out
+# of the cache, fewer pays the generator's per-call cost more often.
+_DRAWN_AT_ONCE = 1 << 18
 
 Clock = tuple[float, ...]
 
@@ -44,7 +41,7 @@ Clock = tuple[float, ...]
 class Noise:
     """The keyed randomness of one batch.
 
-    ``seed``: any integer (used modulo 2^64). ``samples``: the sample id of each row of the batch, integers >= 0;
+    ``seed``: any integer (used modulo 2^64). ``samples``: the id of each row of the batch, integers >= 0;
     ``like`` arguments below give shape ``[len(samples), *event]``, dtype and device. Normals are computed in
     float32 and cast, so that runs in different precision see the same noise.
     """
@@ -66,7 +63,7 @@ class Noise:
     def brownian(self, clock: Clock, i: int, like: Tensor) -> Tensor:
         """The path's increment over [clock[i], clock[i+1]] divided by its standard deviation.
 
-        ``clock``: N + 1 increasing values, the last may be infinite. Intervals are cheapest asked for in order.
+        ``clock``: N + 1 increasing values, the last may be infinite. Intervals in order are cheapest.
         """
         # The path being walked is kept, one at a time: a sampler walks one grid, and its blocks are large.
         path = self._walk[0] if self._walk else None
@@ -81,7 +78,8 @@ class Noise:
 
     def _event_size(self, like: Tensor) -> int:
         if like.ndim == 0 or like.shape[0] != len(self.samples):
-            raise ValueError(f"noise keyed for {len(self.samples)} samples, asked for shape {tuple(like.shape)}")
+            shape = tuple(like.shape)
+            raise ValueError(f"noise keyed for {len(self.samples)} samples, asked for shape {shape}")
         return math.prod(like.shape[1:])
 
     def _normals(self, like: Tensor, draws: Sequence[int], purpose: int) -> Tensor:
@@ -101,87 +99,74 @@ class _Range:
 
 
 class _Path:
-    """A Brownian path over a grid, walked from left to right by bisection with a stack of pending ranges."""
+    """A Brownian path over a grid, walked from left to right by bisection with a stack of pending ranges.
+
+    Every operation is elementwise, so a sample's numbers do not depend on the batch it is in, to the bit.
+    """
 
     def __init__(self, noise: Noise, clock: Clock, like: Tensor) -> None:
         self.noise = noise
         self.clock = clock
         self.like = torch.empty_like(like, dtype=torch.float32)
-        room = max(1, _BLOCK_NUMBERS // max(1, like.numel()))
-        self.block_intervals = min(_BLOCK_INTERVALS, room)
+        self.at_once = max(1, _DRAWN_AT_ONCE // max(1, like.numel()))
         self.stack: list[_Range] = []
-        self.block_first = 0
-        self.block: Tensor | None = None
+        self.ahead: dict[int, Tensor] = {}
+        self.leaf: _Range | None = None
 
     def fits(self, like: Tensor) -> bool:
         return like.shape == self.like.shape and like.device == self.like.device
 
     def increment(self, i: int) -> Tensor:
-        if self.block is None or not 0 <= i - self.block_first < len(self.block):
-            self._advance(i)
-        assert self.block is not None
-        return self.block[i - self.block_first]
+        if self.leaf is None or self.leaf.first != i:
+            self.leaf = self._walk_to(i)
+        return self.leaf.increment
 
-    def _advance(self, i: int) -> None:
+    def _walk_to(self, i: int) -> _Range:
         if not self.stack or self.stack[-1].first > i:
             self.stack = [_Range(0, len(self.clock) - 1, 1, self._draw((0,))[0])]
         while True:
             top = self.stack.pop()
             if top.last <= i:
                 continue
-            if top.last - top.first <= self.block_intervals:
-                self.block_first, self.block = top.first, self._leaves(top)
-                return
+            if top.last - top.first == 1:
+                return top
             middle, keep, fresh = _split(self.clock, top.first, top.last)
-            z = self._draw((top.node,))[0]
+            z = self._fresh(top)
             left = (top.increment * keep).add_(z, alpha=fresh)
-            right = z.mul_(-keep).add_(top.increment, alpha=fresh)
+            right = (top.increment * fresh).sub_(z, alpha=keep)
             self.stack.append(_Range(middle, top.last, 2 * top.node + 1, right))
             self.stack.append(_Range(top.first, middle, 2 * top.node, left))
+
+    def _fresh(self, top: _Range) -> Tensor:
+        """The normal that splits a range; small ranges draw those of all ranges inside them in one call."""
+        if top.node not in self.ahead:
+            nodes = _nodes(top.last - top.first, top.node) if top.last - top.first <= self.at_once else (top.node,)
+            self.ahead = dict(zip(nodes, self._draw(nodes), strict=True))
+        return self.ahead[top.node]
 
     def _draw(self, nodes: Sequence[int]) -> Tensor:
         return self.noise._normals(self.like, nodes, _BROWNIAN)  # pyright: ignore[reportPrivateUsage]
 
-    def _leaves(self, top: _Range) -> Tensor:
-        """All increments of a range at once: one rotation matrix times the draws of its nodes."""
-        nodes, rotation = _rotation(self.clock, top.first, top.last, top.node)
-        if not nodes:
-            return top.increment[None]
-        draws = torch.cat([top.increment[None], self._draw(nodes)])
-        matrix = torch.from_numpy(rotation).to(draws)
-        return (matrix @ draws.flatten(1)).view(draws.shape)
+
+def _middle(count: int) -> int:
+    """Where a range of ``count`` > 1 intervals is split."""
+    power = count & -count
+    odd = count // power
+    return odd // 2 * power if odd > 1 else count // 2
 
 
 def _split(clock: Clock, first: int, last: int) -> tuple[int, float, float]:
     """Where a range is split, and the weights (sqrt(f), sqrt(1 - f)) of the left part."""
-    count = last - first
-    power = count & -count
-    odd = count // power
-    middle = first + (odd // 2 * power if odd > 1 else count // 2)
+    middle = first + _middle(last - first)
     a, m, b = clock[first], clock[middle], clock[last]
     f = 0.0 if math.isinf(b) else (m - a) / (b - a)
     return middle, math.sqrt(f), math.sqrt(1 - f)
 
 
-@lru_cache(maxsize=64)
-def _rotation(clock: Clock, first: int, last: int, node: int) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
-    """The nodes below a range, and the orthogonal matrix that takes (its increment, their draws) to its leaves."""
-    count = last - first
-    nodes: list[int] = []
-    rows: list[np.ndarray[Any, Any]] = []
-
-    def visit(first: int, last: int, node: int, row: np.ndarray[Any, Any]) -> None:
-        if last - first == 1:
-            rows.append(row)
-            return
-        middle, keep, fresh = _split(clock, first, last)
-        nodes.append(node)
-        z = np.zeros(count)
-        z[len(nodes)] = 1.0
-        visit(first, middle, 2 * node, keep * row + fresh * z)
-        visit(middle, last, 2 * node + 1, fresh * row - keep * z)
-
-    whole = np.zeros(count)
-    whole[0] = 1.0
-    visit(first, last, node, whole)
-    return tuple(nodes), np.stack(rows)
+@lru_cache(maxsize=256)
+def _nodes(count: int, node: int) -> tuple[int, ...]:
+    """The tree nodes that split a range of ``count`` intervals rooted at ``node``."""
+    if count == 1:
+        return ()
+    left = _middle(count)
+    return (node, *_nodes(left, 2 * node), *_nodes(count - left, 2 * node + 1))

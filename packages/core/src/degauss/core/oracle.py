@@ -1,4 +1,4 @@
-r"""Closed-form denoisers and processes: what every method is tested against, and what to try a method on first.
+r"""Closed-form denoisers and processes: what methods are tested against, and what to try one on first.
 
 For these data distributions the posterior E[x0 | x_t], the density of x_t and the exact laws are known, so a
 sampler's error is its own and not a network's.
@@ -51,8 +51,8 @@ class GaussianOracle:
 class MixtureOracle:
     r"""Data x0 ~ sum_k weights_k N(means_k, covariances_k), events of shape ``[d]``.
 
-    ``weights`` ``[K]`` (positive, normalised here), ``means`` ``[K, d]``, ``covariances`` ``[K, d, d]`` (symmetric,
-    positive semi-definite). Computed in the dtype of the parameters; use float64 for measuring orders.
+    ``weights`` ``[K]`` (positive, normalised here), ``means`` ``[K, d]``, ``covariances`` ``[K, d, d]``
+    (symmetric, positive semi-definite). Computed in the dtype of these; use float64 for measuring orders.
     """
 
     schedule: Schedule
@@ -77,7 +77,7 @@ class MixtureOracle:
         return values, vectors
 
     def _components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Per component: log of weight times density ``[B, K]``, the centred state in its axes, variances, alpha."""
+        """Per component: log(weight x density) ``[B, K]``, centred state in its axes, variances, alpha."""
         values, vectors = self._spectrum
         alpha, sigma = (scale.to(self.means).reshape(-1, 1, 1) for scale in self.schedule(t))
         centred = x[:, None, :] - alpha * self.means
@@ -118,17 +118,17 @@ class MixtureOracle:
 
 @dataclass(frozen=True)
 class TabularOracle:
-    """Discrete data with a known joint table: p(x0_1, ..., x0_L), ``table`` of shape ``[V] * L``, nonnegative.
+    """Discrete data with a known joint table: p(x0_1, ..., x0_L), ``table`` ``[V] * L``, nonnegative.
 
-    Each position is corrupted independently: ``emission(t)`` is the matrix q(x_t = j | x0 = i) ``[V, symbols]``. For
-    absorbing corruption symbols = V + 1 and the mask is the last one; for uniform corruption symbols = V.
+    Each position is corrupted independently: ``emission(t)``, for one t, is the matrix q(x_t = j | x0 = i)
+    ``[V, symbols]``. Absorbing corruption has V + 1 symbols, the mask last; uniform corruption has V.
     """
 
     table: Tensor
     emission: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor, t: Tensor, /, **cond: Any) -> Categorical:
-        """log p(x0_l = v | x_t) for every position, ``[batch, L, V]``; x holds symbols, integer ``[batch, L]``."""
+        """log p(x0_l = v | x_t) for every position, ``[batch, L, V]``; x: symbols, integer ``[batch, L]``."""
         del cond
         emission = self.emission(t).to(self.table)
         joint = self.table.expand(len(x), *self.table.shape)
@@ -168,7 +168,7 @@ def uniform_emission(vocabulary: int, kept: Callable[[Tensor], Tensor]) -> Calla
 
 @dataclass(frozen=True)
 class OrnsteinUhlenbeck:
-    """dx = rate (level - x) dt + volatility dW, with Gaussian transitions in closed form (x, t in any units)."""
+    """dx = rate (level - x) dt + volatility dW, whose transitions are Gaussian (x, t in any units)."""
 
     rate: float
     level: float

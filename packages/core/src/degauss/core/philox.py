@@ -31,7 +31,7 @@ _WORD = 1 << 64
 def words(
     seed: int, samples: Sequence[int], draws: Sequence[int], purpose: int, count: int
 ) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Random 64-bit words, uint64 ``[len(draws), len(samples), blocks * 4]`` with at least ``count`` columns."""
+    """Random words, uint64 ``[len(draws), len(samples), blocks * 4]`` with at least ``count`` columns."""
     blocks = -(-count // BLOCK_WORDS)
     key = np.array([seed % _WORD, 0], dtype=np.uint64)
     runs = [
@@ -72,10 +72,10 @@ def has_cuda_kernel() -> bool:
 def normals(
     seed: int, samples: Sequence[int], draws: Sequence[int], purpose: int, size: int, device: torch.device
 ) -> Tensor:
-    """Standard normals by the Box-Muller transform, float32 ``[len(draws), len(samples), size]`` on ``device``.
+    """Standard normals by the Box-Muller transform, float32 ``[len(draws), len(samples), size]``.
 
-    One 64-bit word gives two: its low 31 bits the radius, its leading bits the angle. The second half of an event
-    (padded to whole blocks) holds the sines that belong to the cosines of the first.
+    One 64-bit word gives two: its low 31 bits the radius, its leading bits the angle. The second half of an
+    event (padded to whole blocks) holds the sines that belong to the cosines of the first.
     """
     if device.type == "cuda" and has_cuda_kernel():
         from degauss.core.philox_triton import normals_cuda
@@ -103,8 +103,8 @@ def uniforms(
 ) -> Tensor:
     """Uniform numbers strictly inside (0, 1), ``[len(samples), size]`` in ``dtype`` on ``device``.
 
-    They are the middles of 2^bits equal intervals, bits one fewer than the mantissa holds (52 in float64, 23 in
-    float32, 7 in bfloat16), so that rounding reaches neither 0 nor 1; fewer bits are the leading ones of more.
+    They are the middles of 2^bits equal intervals, with as many bits as the dtype holds without rounding to 0
+    or 1 (52 in float64, 23 in float32, 7 in bfloat16); fewer bits are the leading ones of more.
     """
     bits = round(-math.log2(torch.finfo(dtype).eps))
     if device.type == "cuda" and has_cuda_kernel():

@@ -1,15 +1,16 @@
 # pyright: basic
 r"""Philox4x64-10 on CUDA: the words of ``degauss.core.philox`` bit for bit, and the normals made of them.
 
-One lane of a program computes one block of the generator, four 64-bit words; the lanes' words are then put side
-by side, so that the transform and the stores work on consecutive numbers. Ids that count up by one need no table
-of ids on the device; other tables are copied there once and kept.
+One lane of a program computes one block of the generator, four 64-bit words; the lanes' words are then put
+side by side, so that the transform and the stores work on consecutive numbers. Ids that count up by one need
+no table on the device; tables of other ids are copied there once and kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 import triton
@@ -21,9 +22,7 @@ _SCALARS = ["seed", "sample_first", "draw_first", "purpose", "batch", "blocks", 
 
 
 @triton.jit
-def _program_words(
-    seed, sample_first, samples, draw_first, draws, purpose, batch, blocks, LANES: tl.constexpr
-):
+def _program_words(seed, sample_first, samples, draw_first, draws, purpose, batch, blocks, LANES: tl.constexpr):
     """The ``[4 LANES]`` consecutive words of this program."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     if samples is None:
@@ -50,9 +49,7 @@ def _program_words(
 
 
 @triton.jit(do_not_specialize=_SCALARS)
-def _words_kernel(
-    out, seed, sample_first, samples, draw_first, draws, purpose, batch, blocks, LANES: tl.constexpr
-):
+def _words_kernel(out, seed, sample_first, samples, draw_first, draws, purpose, batch, blocks, LANES: tl.constexpr):
     """out: int64 ``[draws, batch, 4 blocks]``."""
     word = _program_words(seed, sample_first, samples, draw_first, draws, purpose, batch, blocks, LANES)
     at = tl.program_id(0) * 4 * LANES + tl.arange(0, 4 * LANES)
@@ -65,7 +62,7 @@ def _words_kernel(
 def _normals_kernel(
     out, seed, sample_first, samples, draw_first, draws, purpose, batch, blocks, size, LANES: tl.constexpr
 ):
-    """out: float32 ``[draws, batch, size]``; the cosines fill the first 4 blocks places of a row, then the sines."""
+    """out: float32 ``[draws, batch, size]``: the cosines of 4 blocks words in a row, then their sines."""
     word = _program_words(seed, sample_first, samples, draw_first, draws, purpose, batch, blocks, LANES)
     word = word.to(tl.int64, bitcast=True)
     uniform = ((word & 0x7FFFFFFF).to(tl.float32) + 0.5) * 4.656612873077393e-10  # 2^-31
@@ -102,7 +99,14 @@ def normals_cuda(
 
 
 def _launch(
-    kernel, out: Tensor, seed: int, samples: Sequence[int], draws: Sequence[int], purpose: int, blocks: int, *rest: int
+    kernel,
+    out: Tensor,
+    seed: int,
+    samples: Sequence[int],
+    draws: Sequence[int],
+    purpose: int,
+    blocks: int,
+    *rest: int,
 ) -> None:
     if not out.numel():
         return
@@ -112,9 +116,7 @@ def _launch(
     programs = (triton.cdiv(batch * blocks, _LANES), len(draws))
     sample_ids, draw_ids = _ids(samples, out.device), _ids(draws, out.device)
     with torch.cuda.device_of(out):
-        kernel[programs](
-            out, _signed(seed), *sample_ids, *draw_ids, purpose, batch, blocks, *rest, LANES=_LANES
-        )
+        kernel[programs](out, _signed(seed), *sample_ids, *draw_ids, purpose, batch, blocks, *rest, LANES=_LANES)
 
 
 def _ids(ids: Sequence[int], device: torch.device) -> tuple[int, Tensor | None]:
@@ -126,7 +128,7 @@ def _ids(ids: Sequence[int], device: torch.device) -> tuple[int, Tensor | None]:
 
 @lru_cache(maxsize=256)
 def _table(ids: tuple[int, ...], device: torch.device) -> tuple[int, Tensor | None]:
-    if all(b == a + 1 for a, b in zip(ids, ids[1:], strict=False)):
+    if all(b == a + 1 for a, b in pairwise(ids)):
         return _signed(ids[0]), None
     return 0, torch.tensor([_signed(i) for i in ids], dtype=torch.int64, device=device)
 

@@ -5,10 +5,10 @@ scales, their log signal-to-noise ratio
 
     log_snr(t) = log(alpha^2 / sigma^2) = 2 log(alpha / sigma),
 
-and its inverse. The log-SNR is the common axis: two schedules meet there, ``b.time(a.log_snr(t))`` is the time
-of schedule ``b`` at the noise level that ``a`` has at ``t``. All results are float64, on the device of ``t``.
+and its inverse. The log-SNR is the common axis: two schedules meet there, ``b.time(a.log_snr(t))`` is the
+time of schedule ``b`` at the noise level that ``a`` has at ``t``. Results are float64, on the device of t.
 
-Each class follows its published formula and computes the log-SNR and its inverse without cancellation, so that
+Each class follows its published formula and computes the log-SNR and its inverse without cancellation:
 ``time(log_snr(t)) == t`` to rounding even where alpha or sigma is tiny.
 """
 
@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -78,9 +79,9 @@ class _LinearRate:
 
 @dataclass(frozen=True)
 class LinearVP(_LinearRate):
-    """Variance-preserving path with a linear rate (Song et al. 2021, eq. 33): dx = -beta/2 x dt + sqrt(beta) dw.
+    """Variance-preserving path of linear rate (Song et al. 2021, eq. 33): dx = -beta/2 x dt + sqrt(beta) dw.
 
-    ``beta_min``, ``beta_max``: the rate at t = 0 and t = 1; 0.1 and 20 are the continuous form of DDPM's betas.
+    ``beta_min``, ``beta_max``: the rate at t = 0 and 1; 0.1 and 20 are the continuous form of DDPM's betas.
     """
 
     beta_min: float = 0.1
@@ -98,7 +99,7 @@ class LinearVP(_LinearRate):
 
 @dataclass(frozen=True)
 class SubVP(_LinearRate):
-    """Sub-variance-preserving path (Song et al. 2021, eq. 29): alpha as in ``LinearVP``, sigma = 1 - alpha^2."""
+    """Sub-variance-preserving path (Song et al. 2021, eq. 29): alpha of ``LinearVP``, sigma = 1 - alpha^2."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -112,7 +113,7 @@ class SubVP(_LinearRate):
         return 2 * (log_alpha - torch.log(-torch.expm1(2 * log_alpha)))
 
     def time(self, log_snr: Tensor, /) -> Tensor:
-        # alpha / (1 - alpha^2) = r is a quadratic in alpha; 1 - alpha^2 = alpha / r keeps digits near alpha = 1.
+        # alpha / (1 - alpha^2) = r is a quadratic in alpha; 1 - alpha^2 = alpha / r keeps digits near 1.
         r = torch.exp(0.5 * log_snr.double())
         alpha = 2 * r / (1 + torch.sqrt(1 + 4 * r**2))
         log_alpha = torch.where(r > 1, 0.5 * torch.log1p(-alpha / r.clamp(min=1)), torch.log(alpha))
@@ -124,7 +125,7 @@ class DiscreteVP:
     """Variance-preserving path through given points: DDPM-style tables of N training steps.
 
     ``alpha_bar``: the N cumulative products of (1 - beta), decreasing in (0, 1). Step i (0-based) sits at
-    t = (i + 1) / N and t = 0 is clean data; between the points log alpha is linear in t (Lu et al. 2022, D.4).
+    t = (i + 1) / N and t = 0 is clean data; between the points log alpha is linear (Lu et al. 2022, D.4).
     Raises ValueError where ``alpha_bar`` is not decreasing inside (0, 1).
     """
 
@@ -132,7 +133,7 @@ class DiscreteVP:
 
     def __post_init__(self) -> None:
         points = (1.0, *self.alpha_bar)
-        if len(points) < 2 or any(not 0 < b < a for a, b in zip(points, points[1:], strict=False)):
+        if len(points) < 2 or any(not 0 < b < a for a, b in pairwise(points)):
             raise ValueError(f"alpha_bar must decrease strictly inside (0, 1), got {self.alpha_bar[:3]}...")
 
     @classmethod
@@ -209,8 +210,8 @@ class Cosine:
         variance = torch.exp(logsigmoid(-log_snr)) * cos0**2
         cosine = torch.exp(0.5 * logsigmoid(log_snr)) * cos0
         sine = torch.sqrt(sin0**2 + variance)
-        # The angle a(t) counted from the nearer end: from a(0) by sin^2 a - sin^2 b = sin(a - b) sin(a + b), so
-        # that small times keep all their digits, and from pi/2.
+        # The angle a(t) counted from the nearer end: from a(0), by sin^2 a - sin^2 b = sin(a - b) sin(a + b),
+        # so that small times keep all their digits, or from pi/2.
         total = (sine * cos0 + cosine * sin0).clamp(min=1e-300)
         early = torch.atan2(variance / total, cosine * cos0 + sine * sin0)
         late = torch.atan2(cosine, sine)
@@ -220,7 +221,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class VE:
-    """Variance-exploding path (Song et al. 2021, eq. 30): alpha = 1, sigma = sigma_min (sigma_max/sigma_min)^t."""
+    """Variance-exploding path (Song et al. 2021, eq. 30): alpha = 1, sigma = sigma_min^(1-t) sigma_max^t."""
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
@@ -233,7 +234,8 @@ class VE:
         return -2 * (math.log(self.sigma_min) + t.double() * math.log(self.sigma_max / self.sigma_min))
 
     def time(self, log_snr: Tensor, /) -> Tensor:
-        return (-0.5 * log_snr.double() - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+        log_sigma = -0.5 * log_snr.double()
+        return (log_sigma - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ class RectifiedFlow:
 class Shifted:
     """Another schedule with its time warped, t -> shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23).
 
-    ``shift`` > 1 spends more of [0, 1] at high noise. SD3 uses sqrt(m / n) to go from events of n values to m.
+    ``shift`` > 1 spends more of [0, 1] at high noise; SD3 goes from events of n values to m by sqrt(m / n).
     On a rectified flow this lowers the log-SNR by 2 log(shift) everywhere.
     """
 
@@ -349,6 +351,6 @@ def quadratic_betas(steps: int, first: float = 1e-4, last: float = 0.5) -> Tenso
 
 
 def cosine_betas(steps: int, s: float = 0.008, largest: float = 0.999) -> Tensor:
-    """Betas of the cosine path clipped at ``largest`` (Nichol and Dhariwal 2021, eq. 17), float64 ``[steps]``."""
+    """Betas of the cosine path up to ``largest`` (Nichol and Dhariwal 2021, eq. 17), float64 ``[steps]``."""
     alpha, _ = Cosine(s)(torch.arange(steps + 1, dtype=torch.float64) / steps)
     return (1 - (alpha[1:] / alpha[:-1]) ** 2).clamp(max=largest)

@@ -26,12 +26,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -60,14 +60,15 @@ KIND = "degauss.core/train"
 METRICS, AVERAGE, STATE, ABOUT = "metrics.jsonl", "ema.safetensors", "state", "train.json"
 _KEPT = 2
 # What may differ when a run goes on: where, how fast and how far it goes, not what a step computes.
-_FREE = {"out", "steps", "accumulate", "workers", "device", "tracker"}
-_FREE |= {"save_every", "log_every", "evaluate_every"}
+_FREE = (
+    "out", "steps", "accumulate", "workers", "device", "tracker", "save_every", "log_every", "evaluate_every"
+)  # fmt: skip
 # The purposes that the seed is split into.
 _NOISE, _SHUFFLE, _DROPOUT, _EVALUATE = range(4)
 
 B = TypeVar("B")
 Data = Callable[[Sequence[int]], B]
-"""Global sample numbers -> their batch: a tensor, a tuple or dict of tensors, or an object with ``.to(device)``.
+"""Global sample numbers -> their batch: a tensor, tuple or dict of tensors, or an object with ``.to()``.
 
 It must be a function of the numbers alone: take items by `Shuffle`, draw windows by ``Noise(seed, samples)``.
 """
@@ -196,7 +197,7 @@ def adamw(model: nn.Module, config: TrainConfig) -> Optimizer:
 
 
 def latest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint of a run: a directory of model.safetensors, ema.safetensors (with ema) and more."""
+    """The newest checkpoint of a run, a directory with model.safetensors and, with ema, ema.safetensors."""
     saved = sorted((out / "checkpoints").glob("step-*"))
     return saved[-1] if saved else None
 
@@ -213,10 +214,10 @@ def train(
 ) -> Trained:
     """Train ``model`` in place and return the weights to use.
 
-    Runs alike in one process and in each of several (``torchrun``, ``accelerate launch``), where ``loss`` gets
-    the network wrapped for them: call it, and reach for its parts nowhere else. ``optimizer`` may have groups
-    with learning rates of their own; all follow the schedule. ``evaluate`` is given the network in eval mode
-    with the averaged weights, in every process, and its figures are logged.
+    Runs alike in one process and in each of several (``torchrun``, ``accelerate launch``), where ``loss`` is
+    given the network wrapped for them: it must call that one, and not reach for its parts. ``optimizer`` may
+    have groups with learning rates of their own; all follow the schedule. ``evaluate`` is given the network
+    in eval mode with the averaged weights, in every process, and its figures are logged.
 
     The run goes on from the newest checkpoint in ``config.out``; with ``resume=False`` there must be none.
     Raises `InputError` for a checkpoint that cannot be used, `Diverged` at a loss or gradient that is not
@@ -253,7 +254,7 @@ def train(
             return Trained(run.step, run.weights())
         journal = stack.enter_context(_journal(config, accelerator, run.step))
         shares = _Shares(config, run.step, rank, world)
-        batches = zip(shares, _loader(data, shares, config, device), strict=True)
+        batches = stack.enter_context(closing(_batches(data, shares, config, device)))
         stop = stack.enter_context(_Stop(world))
         trained = [weight for group in inner.param_groups for weight in group["params"]]
         noise_seed = _key(config.seed, _NOISE)
@@ -302,7 +303,7 @@ def train(
 
 
 class _Average:
-    """The exponential average of the weights that are trained, in float32 or better; of none without ``ema``."""
+    """The exponential average of the trained weights, in float32 or better; empty without ``ema``."""
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         self.config = config
@@ -316,10 +317,10 @@ class _Average:
         ema = self.config.ema
         decay = min(ema, (1 + step) / (10 + step)) if self.config.ema_warmup else ema
         now = [weight.detach().to(mean.dtype) for weight, mean in zip(self.weights, self.means, strict=True)]
-        torch._foreach_lerp_(self.means, now, 1 - decay)  # pyright: ignore[reportPrivateUsage]
+        torch._foreach_lerp_(self.means, now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
     def of(self, model: nn.Module) -> dict[str, Tensor]:
-        """The model's state dict with the means in place of the weights, also under every name of a tied one."""
+        """The model's state dict with the means in place of the weights, under every name of a tied one."""
         means = {id(weight): mean for weight, mean in zip(self.weights, self.means, strict=True)}
         state: dict[str, Tensor] = model.state_dict(keep_vars=True)
         return {name: means.get(id(value), value.detach()) for name, value in state.items()}
@@ -333,7 +334,7 @@ class _Average:
             mean.copy_(saved[own[id(weight)]])
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def in_place(self) -> Generator[None]:
         before = [weight.detach().clone() for weight in self.weights]
         try:
             _copy(self.weights, self.means)
@@ -389,14 +390,16 @@ class _Run:
     def figures(self, accelerator: Any) -> dict[str, float]:
         """The means of the window over all processes; raises `Diverged` where one was not finite."""
         gathered: Tensor = accelerator.gather(self.window.sums[None])
-        # What a checkpoint can hold for all processes is their mean; going on with it too keeps both runs equal.
+        # A checkpoint holds one window, the mean over processes, so the run that goes on uses it too.
         self.window.sums = gathered.mean(0)
         total, count, _, alive = gathered.sum(0).tolist()
         good = gathered[:, 2].amin(0).tolist()
         if alive[0] < len(gathered) or (self.scaler is None and alive[1] < len(gathered)):
-            # A loss that is not finite has such a gradient: the loss is named where both begin at one step.
-            what = "loss" if self.scaler is not None or good[0] <= good[1] else "gradient"
-            raise self._diverged(what, self.window.start + int(min(good)) + 1)
+            # A bad loss has a bad gradient: the loss is named where both begin at one step. In fp16 the
+            # scaler skips a step whose gradient overflowed, so there only the loss counts.
+            by_loss = self.scaler is not None or good[0] <= good[1]
+            step = self.window.start + int(good[0] if by_loss else good[1]) + 1
+            raise self._diverged("loss" if by_loss else "gradient", step)
         if self.scaler is not None and self.scaler.get_scale() < 2.0**-10:
             raise self._diverged("gradient (in fp16, at any scale)", self.step)
         means = [s / c if c else math.nan for s, c in zip(total, count, strict=True)]
@@ -438,9 +441,9 @@ class _Run:
         if not isinstance(saved, dict) or not isinstance(about.get("step"), int):
             raise InputError(f"{path / ABOUT} has no 'config' and 'step', so the run cannot go on from it.")
         for name, value in wanted.items():
-            if saved.get(name) != value:
+            if saved.get(name, value) != value:
                 raise InputError(
-                    f"{path} was trained with {name} = {saved.get(name)}, but {name} = {value} is asked for: "
+                    f"{path} was trained with {name} = {saved[name]}, but {name} = {value} is asked for: "
                     "ask for the same or name another directory."
                 )
         load_weights(self.model, read_tensors(path / WEIGHTS), path / WEIGHTS)
@@ -472,7 +475,7 @@ def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(state)
     for weight, values in optimizer.state.items():
         for name, value in values.items():
-            # A moment has the memory layout of its weight (channels_last), which decides the kernel that runs.
+            # A moment has the memory layout of its weight (channels_last), which decides what kernel runs.
             if isinstance(value, Tensor) and value.shape == weight.shape:
                 values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
@@ -507,21 +510,21 @@ class _Items:
         return self.data(samples)
 
 
-def _loader(data: Data[B], shares: _Shares, config: TrainConfig, device: torch.device) -> Iterator[B]:
+def _batches(data: Data[B], shares: _Shares, config: TrainConfig, device: torch.device) -> Generator[tuple[range, B]]:
+    """The shares and their batches; a generator, as closing one lets go of the loader and its workers."""
     from torch.utils.data import DataLoader
 
     items: Any = _Items(data)
-    return iter(
-        DataLoader(
-            items,
-            batch_size=None,
-            sampler=shares,  # pyright: ignore[reportArgumentType]
-            num_workers=config.workers,
-            worker_init_fn=_as_worker,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),
-        )
+    loader = DataLoader(
+        items,
+        batch_size=None,
+        sampler=shares,  # pyright: ignore[reportArgumentType]
+        num_workers=config.workers,
+        worker_init_fn=_as_worker,
+        pin_memory=device.type == "cuda" and config.workers > 0,
+        generator=torch.Generator(),
     )
+    yield from zip(shares, loader, strict=True)
 
 
 def _as_worker(_: int) -> None:
@@ -531,9 +534,17 @@ def _as_worker(_: int) -> None:
 
 
 def _to(batch: B, device: torch.device) -> B:
-    from accelerate.utils import send_to_device
+    from accelerate.utils import recursively_apply, send_to_device
 
-    return send_to_device(batch, device, non_blocking=device.type == "cuda")
+    moved: Any = batch
+    if device.type == "cuda":
+        # Only from pinned memory does a copy not wait for the device.
+        moved = recursively_apply(_pinned, moved)
+    return cast("B", send_to_device(moved, device, non_blocking=device.type == "cuda"))
+
+
+def _pinned(part: Tensor) -> Tensor:
+    return part.pin_memory() if part.is_cpu else part
 
 
 # --- randomness ---------------------------------------------------------------------------------------------
@@ -583,7 +594,6 @@ def _unwrap(accelerator: Any, model: nn.Module, training: bool, own_forward: boo
         vars(model).pop("forward", None)
     vars(model).pop("_is_accelerate_prepared", None)
     model.train(training)
-    accelerator.free_memory()
 
 
 class _Stop:
@@ -592,6 +602,7 @@ class _Stop:
     def __init__(self, world: int) -> None:
         self.world = world
         self.number = 0
+        self.group: Any = None
         self.pending: tuple[Tensor, Any] | None = None
         self.handlers: dict[int, Any] = {}
 
@@ -608,8 +619,12 @@ class _Stop:
 
     def __exit__(self, kind: object, *error: object) -> None:
         self._restore()
-        if self.world > 1 and self.pending is not None and kind in (None, Interrupted):
-            self.pending[1].wait()  # not after an error: the other processes may never answer
+        # Not after an error: the other processes may never answer.
+        if self.pending is not None and kind in (None, Interrupted):
+            import torch.distributed as dist
+
+            self.pending[1].wait()
+            dist.destroy_process_group(self.group)
 
     def _note(self, number: int, frame: object) -> None:
         self.number = number
@@ -655,7 +670,7 @@ class _Journal:
 
 
 @contextmanager
-def _journal(config: TrainConfig, accelerator: Any, step: int) -> Iterator[_Journal]:
+def _journal(config: TrainConfig, accelerator: Any, step: int) -> Generator[_Journal]:
     path = config.out / METRICS
     with ExitStack() as stack:
         if accelerator.is_main_process:
@@ -687,7 +702,7 @@ def _forget(path: Path, step: int) -> None:
 
 
 @contextmanager
-def _progress(config: TrainConfig, step: int, wanted: bool) -> Iterator[Callable[[int], None]]:
+def _progress(config: TrainConfig, step: int, wanted: bool) -> Generator[Callable[[int], None]]:
     """A bar with the time left, on a terminal only; yields what to call after each step."""
     if not (wanted and sys.stderr.isatty()):
         yield lambda step: None

@@ -90,6 +90,4 @@ def co2() -> Table:
 
 def _checkout() -> Path | None:
     """The checkout this file runs from, if it runs from one."""
-    return next(
-        (p for p in _HERE.parents if (p / "packages" / "timeseries" / "pyproject.toml").is_file()), None
-    )
+    return next((p for p in _HERE.parents if (p / "packages" / "timeseries" / "pyproject.toml").is_file()), None)

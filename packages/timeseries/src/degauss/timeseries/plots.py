@@ -59,9 +59,7 @@ def fan_chart(
     for level, color in _BANDS.items():
         if (band := bands[level]) is not None:
             lower, upper = (np.concatenate([anchor, edge]) for edge in band)
-            axes.fill_between(
-                fan_x, lower, upper, color=color, linewidth=0, label=f"{level * 100:.0f} % interval"
-            )
+            axes.fill_between(fan_x, lower, upper, color=color, linewidth=0, label=f"{level * 100:.0f} % interval")
     if samples is not None:
         for draw in samples[:: max(len(samples) // 5, 1)][:5]:
             line = np.concatenate([anchor, draw])
@@ -69,9 +67,7 @@ def fan_chart(
         axes.plot([], [], color=_MEDIAN, linewidth=0.6, alpha=0.6, label="samples")
     _line(axes, history_x, history, color=_INK, label="observed")
     if median is not None:
-        axes.plot(
-            fan_x, np.concatenate([anchor, median]), color=_MEDIAN, linewidth=2, label="median forecast"
-        )
+        axes.plot(fan_x, np.concatenate([anchor, median]), color=_MEDIAN, linewidth=2, label="median forecast")
     if actual is not None:
         marker = "o" if len(actual) <= 60 else ""
         axes.plot(
@@ -159,9 +155,7 @@ def pit_histogram(path: str | Path, values: Array, *, bins: int = 20, title: str
     values = values[~np.isnan(values)]
     counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
     total = max(len(values), 1)
-    axes.bar(
-        edges[:-1], counts / total, width=np.diff(edges), align="edge", color="#86b6e6", edgecolor="white"
-    )
+    axes.bar(edges[:-1], counts / total, width=np.diff(edges), align="edge", color="#86b6e6", edgecolor="white")
     low, high = (count / total for count in _binomial_range(total, 1 / bins))
     axes.axhspan(low, high, color="#5b6673", alpha=0.22, linewidth=0, label="90 % range of a calibrated bar")
     axes.axhline(1 / bins, color=_MEDIAN, linewidth=1.5, label="uniform")
@@ -182,9 +176,7 @@ def missingness_map(path: str | Path, series: Sequence[Regular], *, title: str =
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    figure, axes = _figure(
-        title or "Observed and missing values", "", int(np.clip(170 + 34 * len(series), 300, 1600))
-    )
+    figure, axes = _figure(title or "Observed and missing values", "", int(np.clip(170 + 34 * len(series), 300, 1600)))
     tones = np.linspace([0.043, 0.310, 0.620], [0.965, 0.890, 0.870], 256)
     left, right = np.inf, -np.inf
     for row, one in enumerate(series):
@@ -278,9 +270,7 @@ def _quantile(level: float, levels: Sequence[float], quantiles: Array, samples: 
     return None if samples is None else np.quantile(samples, level, axis=0)
 
 
-def _band(
-    level: float, levels: Sequence[float], quantiles: Array, samples: Array | None
-) -> tuple[Array, Array] | None:
+def _band(level: float, levels: Sequence[float], quantiles: Array, samples: Array | None) -> tuple[Array, Array] | None:
     lower = _quantile((1 - level) / 2, levels, quantiles, samples)
     upper = _quantile((1 + level) / 2, levels, quantiles, samples)
     return None if lower is None or upper is None else (lower, upper)

@@ -62,9 +62,7 @@ class Series:
 
     def __post_init__(self) -> None:
         if self.times.shape != self.values.shape or self.times.ndim != 1:
-            raise ValueError(
-                f"times and values must be 1-D and alike, got {self.times.shape} and {self.values.shape}"
-            )
+            raise ValueError(f"times and values must be 1-D and alike, got {self.times.shape} and {self.values.shape}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,13 +214,10 @@ def grid_times(start: pd.Timestamp | int, step: Step, count: int) -> Times:
         if isinstance(step, pd.offsets.Day):
             clock = (local.value + _DAY * step.n * np.arange(count, dtype=np.int64)).astype("datetime64[ns]")
         else:
-            clock = (
-                pd.date_range(local, periods=count, freq=cast("BaseOffset", step)).as_unit("ns").to_numpy()
-            )
+            clock = pd.date_range(local, periods=count, freq=cast("BaseOffset", step)).as_unit("ns").to_numpy()
     except (pd.errors.OutOfBoundsDatetime, OverflowError):
         raise InputError(
-            f"{count} steps of {describe_step(step)} from {start} run past the year 2262; "
-            "expected earlier times."
+            f"{count} steps of {describe_step(step)} from {start} run past the year 2262; expected earlier times."
         ) from None
     return clock if start.tz is None else _to_utc(clock, str(start.tz))
 
@@ -284,18 +279,12 @@ def _month_step(days: NDArray[np.int64]) -> Step | None:
         if whole_years:
             return pd.offsets.YearBegin(years, month=month)
         return (
-            pd.offsets.QuarterBegin(quarters, startingMonth=month)
-            if whole_quarters
-            else pd.offsets.MonthBegin(count)
+            pd.offsets.QuarterBegin(quarters, startingMonth=month) if whole_quarters else pd.offsets.MonthBegin(count)
         )
     if bool((dates == last_day).all()):
         if whole_years:
             return pd.offsets.YearEnd(years, month=month)
-        return (
-            pd.offsets.QuarterEnd(quarters, startingMonth=month)
-            if whole_quarters
-            else pd.offsets.MonthEnd(count)
-        )
+        return pd.offsets.QuarterEnd(quarters, startingMonth=month) if whole_quarters else pd.offsets.MonthEnd(count)
     if bool((dates == np.busday_offset(first_day, 0, roll="forward")).all()):
         return pd.offsets.BusinessMonthBegin(count)
     if bool((dates == np.busday_offset(last_day, 0, roll="backward")).all()):
@@ -355,9 +344,7 @@ def _parse_freq(freq: str, series: Series) -> Step:
     if not _dated(series.times):
         if re.fullmatch(r"[1-9]\d*", freq.strip()):
             return int(freq)
-        raise InputError(
-            f"freq is {freq!r}, but series {series.name!r} has integer times; expected a whole number."
-        )
+        raise InputError(f"freq is {freq!r}, but series {series.name!r} has integer times; expected a whole number.")
     match = re.fullmatch(r"\s*(\d*)\s*([A-Za-z]+)(-[A-Za-z]+)?\s*", freq)
     alias = ""
     if match:
@@ -415,9 +402,7 @@ def _place(series: Series, step: Step) -> tuple[pd.Timestamp | int, NDArray[np.i
     index = np.where(grid[right] - clock < clock - grid[right - 1], right, right - 1)
     start = pd.Timestamp(int(grid[0]))
     if series.timezone:
-        start = pd.Timestamp(
-            int(_to_utc(grid[:1].astype("datetime64[ns]"), series.timezone)[0].astype(np.int64))
-        )
+        start = pd.Timestamp(int(_to_utc(grid[:1].astype("datetime64[ns]"), series.timezone)[0].astype(np.int64)))
         start = start.tz_localize("UTC").tz_convert(series.timezone)
     return start, index
 

@@ -219,9 +219,7 @@ def _read_frame(path: Path) -> tuple[pd.DataFrame, str]:
     if not _header(head).strip():
         raise InputError(f"{path}: is empty; expected a table with a header row.")
     if head.startswith(b"PK\x03\x04"):
-        raise InputError(
-            f"{path}: is a zip or spreadsheet file; expected CSV, TSV or parquet, so export it as CSV."
-        )
+        raise InputError(f"{path}: is a zip or spreadsheet file; expected CSV, TSV or parquet, so export it as CSV.")
     if any(byte < 32 and byte not in b"\t\n\r\f" for byte in set(head)):
         raise InputError(f"{path}: is not a text table or a parquet file; expected CSV, TSV or parquet.")
     separator = _separator(head)
@@ -242,9 +240,7 @@ def _read_frame(path: Path) -> tuple[pd.DataFrame, str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8.") from None
     except pd.errors.ParserWarning:
-        raise InputError(
-            f"{path}: has rows with more cells than the header; expected rows of equal length."
-        ) from None
+        raise InputError(f"{path}: has rows with more cells than the header; expected rows of equal length.") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, EOFError) as error:
         reason = str(error).strip().removeprefix("Error tokenizing data. C error: ").rstrip(".")
         raise InputError(f"{path}: is not a table ({reason}); expected rows of equal length.") from None
@@ -302,8 +298,7 @@ def _find(path: Path, columns: Sequence[str], name: str | None, role: str) -> st
     if name is None or name in columns:
         return name
     raise InputError(
-        f"{path}: has no {role} column {name!r}{near_miss(name, columns)}; its columns are "
-        f"{_listed(columns)}."
+        f"{path}: has no {role} column {name!r}{near_miss(name, columns)}; its columns are {_listed(columns)}."
     )
 
 
@@ -326,14 +321,10 @@ def _choose(
     columns = list(frame.columns)
     named = [target] if isinstance(target, str) else list(target or ())
     targets = [cast(str, _find(path, columns, name, "target")) for name in named]
-    id = _find(path, columns, id, "id") or (
-        "unique_id" if "unique_id" in columns and len(targets) < 2 else None
-    )
+    id = _find(path, columns, id, "id") or ("unique_id" if "unique_id" in columns and len(targets) < 2 else None)
     for role, name in (("id", id), *(("target", name) for name in targets)):
         if name == time:
-            raise InputError(
-                f"{path}: column {name!r} cannot be both time and {role}; name another --time column."
-            )
+            raise InputError(f"{path}: column {name!r} cannot be both time and {role}; name another --time column.")
     if id in targets:
         raise InputError(f"{path}: column {id!r} cannot be both id and target.")
     if not targets and "y" in columns and time != "y" and id != "y":
@@ -345,8 +336,7 @@ def _choose(
         if not others or (not numeric and len(frame)):
             found = f"other columns are {_listed(others)}" if others else f"the only column is {time!r}"
             raise InputError(
-                f"{path}: has no column of numbers beside the time column {time!r} ({found}); expected "
-                "a target."
+                f"{path}: has no column of numbers beside the time column {time!r} ({found}); expected a target."
             )
         targets = targets or others
     if id is not None and len(targets) > 1:
@@ -408,9 +398,7 @@ def _ids(path: Path, name: str, column: pd.Series[Any]) -> NDArray[np.object_]:
     names = np.array([str(cell).strip() for cell in names], dtype=object)
     empty = np.flatnonzero(names == "")
     if len(empty):
-        raise InputError(
-            f"{path}: id column {name!r}, row {empty[0] + 1} is empty; expected the name of a series."
-        )
+        raise InputError(f"{path}: id column {name!r}, row {empty[0] + 1} is empty; expected the name of a series.")
     return names
 
 
@@ -543,8 +531,7 @@ def _nanoseconds(path: Path, name: str, stamps: pd.DatetimeIndex) -> Times:
         years = stamps.year.to_numpy()
         row = int(np.flatnonzero((years < 1678) | (years > 2261))[0])
         raise InputError(
-            f"{path}: time column {name!r}, row {row + 1} holds {stamps[row]}; expected a year from 1678 "
-            "to 2261."
+            f"{path}: time column {name!r}, row {row + 1} holds {stamps[row]}; expected a year from 1678 to 2261."
         ) from None
 
 

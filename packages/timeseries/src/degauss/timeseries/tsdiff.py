@@ -27,75 +27,25 @@ from degauss.core.checkpoint import load_model, load_weights, save_model
 from degauss.core.denoiser import NetworkDenoiser, eps_prediction
 from degauss.core.errors import InputError, check_option, check_range
 from degauss.core.gaussian.exponential import ddim
-from degauss.core.guide.observation import Energy, MeanSquare, ObservationGuidance, Quantile, quantile_levels
+from degauss.core.guide.observation import (
+    Energy,
+    MeanSquare,
+    ObservationGuidance,
+    Quantile,
+    SearchedGuidance,
+    quantile_levels,
+)
 from degauss.core.noise import Noise
 from degauss.core.sampling import Solver, sample
 from degauss.core.schedule import DiscreteVP, linear_betas
+from degauss.timeseries.config import Scaling, TSDiffConfig
 from degauss.timeseries.nets import S4Net, S4NetConfig
 
 KIND = "degauss.timeseries/tsdiff"
 
 Array = NDArray[np.float64]
-Scaling = Literal["mean", "standard"]
 Likelihood = Literal["quantile", "mean-square"]
-
-
-@dataclass(frozen=True)
-class TSDiffConfig:
-    """What a TSDiff model is. The defaults are the paper's, with daily lags left out.
-
-    ``scaling``: divide by the mean absolute value of what is observed (the paper's), or standardise by its mean and
-    standard deviation (better for series that vary little about a high level). ``guidance``: the default scale of
-    observation guidance. ``min_context``: how many values the model needs to have seen before a forecast.
-    """
-
-    context: int = 336
-    horizon: int = 48
-    lags: tuple[int, ...] = ()
-    scaling: Scaling = "mean"
-    guidance: float = 4.0
-    min_context: int = 336
-    steps: int = 100
-    beta_first: float = 1e-4
-    beta_last: float = 0.1
-    hidden: int = 64
-    blocks: int = 3
-    state: int = 128
-    step_embedding: int = 128
-    init_skip: bool = True
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lags", tuple(self.lags))
-        for name in ("context", "horizon", "min_context", "steps", "hidden", "blocks", "state"):
-            check_range(name, getattr(self, name), 1)
-        check_range("min_context", self.min_context, 1, self.context)
-        check_option("scaling", self.scaling, ("mean", "standard"))
-        if any(lag < 1 for lag in self.lags):
-            raise InputError(f"lags must be at least 1, but are {self.lags}.")
-
-    @property
-    def length(self) -> int:
-        """Values in a window."""
-        return self.context + self.horizon
-
-    @property
-    def reach(self) -> int:
-        """How far the lags reach back before a window."""
-        return max(self.lags, default=0)
-
-    def net(self) -> S4NetConfig:
-        return S4NetConfig(
-            channels=1 + len(self.lags),
-            length=self.length,
-            hidden=self.hidden,
-            blocks=self.blocks,
-            state=self.state,
-            step_embedding=self.step_embedding,
-            steps=self.steps,
-            init_skip=self.init_skip,
-            dropout=self.dropout,
-        )
+Form = Literal["searched", "published"]
 
 
 class Windows(NamedTuple):
@@ -130,7 +80,7 @@ class TSDiff:
         """A freshly initialised model."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(config, S4Net(config.net()))
+            return cls(config, S4Net(_net(config)))
 
     @classmethod
     def load(cls, path: str | Path) -> TSDiff:
@@ -182,6 +132,20 @@ class TSDiff:
         return x0, torch.stack([windows.seen[:, start : start + length] for start in starts], -1)
 
 
+def _net(config: TSDiffConfig) -> S4NetConfig:
+    return S4NetConfig(
+        channels=1 + len(config.lags),
+        length=config.length,
+        hidden=config.hidden,
+        blocks=config.blocks,
+        state=config.state,
+        step_embedding=config.step_embedding,
+        steps=config.steps,
+        init_skip=config.init_skip,
+        dropout=config.dropout,
+    )
+
+
 @lru_cache(maxsize=8)
 def _schedule(steps: int, first: float, last: float) -> DiscreteVP:
     # One object per table, so that what it holds on a device is copied there once.
@@ -219,12 +183,14 @@ class Sampling:
 
     ``samples``: draws for each window. ``steps``: network evaluations for each draw. ``likelihood``: how
     observations are believed: each draw to its own quantile (TSDiff-Q), or all in the mean square (TSDiff-MS).
-    ``guidance``: its scale, None for the model's own. ``rows``: draws made at once.
+    ``form``: guidance with a line search, or exactly as published. ``guidance``: its scale (with a search: the largest
+    tried), None for the model's own. ``rows``: draws made at once.
     """
 
     samples: int = 100
     steps: int = 20
     likelihood: Likelihood = "quantile"
+    form: Form = "searched"
     guidance: float | None = None
     solver: Solver = field(default_factory=ddim)
     seed: int = 0
@@ -234,6 +200,7 @@ class Sampling:
         for name in ("samples", "steps", "rows"):
             check_range(name, getattr(self, name), 1)
         check_option("likelihood", self.likelihood, ("quantile", "mean-square"))
+        check_option("form", self.form, ("searched", "published"))
 
 
 def draw(
@@ -256,15 +223,16 @@ def draw(
     count = sampling.samples
     ids = [_sample_id(key, j) for key in keys for j in range(count)]
     levels = quantile_levels(count, len(keys)).to(x0)
+    guide = SearchedGuidance if sampling.form == "searched" else ObservationGuidance
+    strength = model.config.guidance if sampling.guidance is None else sampling.guidance
     out = np.empty((len(ids), model.config.length))
     for first in range(0, len(ids), sampling.rows):
         rows = torch.arange(first, min(first + sampling.rows, len(ids)), device=device)
         window = rows // count
         energy = _energy(sampling.likelihood, x0[window], seen[window], levels[rows])
-        strength = model.config.guidance if sampling.guidance is None else sampling.guidance
         with torch.no_grad():
             x = sample(
-                ObservationGuidance(model.denoiser, model.schedule, energy, strength),
+                guide(model.denoiser, model.schedule, energy, strength),
                 model.schedule,
                 (len(rows), *x0.shape[1:]),
                 solver=sampling.solver,

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from degauss.core.errors import InputError
 from degauss.core.noise import Noise
-from degauss.timeseries.tsdiff import TSDiffConfig, Windows, windows_of
+from degauss.timeseries.config import TSDiffConfig
+from degauss.timeseries.tsdiff import Windows, windows_of
 
 Array = NDArray[np.float64]
 

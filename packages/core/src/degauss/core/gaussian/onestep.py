@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from degauss.core.denoiser import Denoiser
-from degauss.core.gaussian.table import Path, on_grid, snr_clock
+from degauss.core.gaussian.table import Array, Path, on_grid, snr_clock
 from degauss.core.noise import Clock, Noise
 from degauss.core.posterior import Point
 from degauss.core.schedule import Schedule
@@ -28,6 +28,13 @@ class Carry(NamedTuple):
     steps: tuple[tuple[float, ...], ...]
     times: tuple[tuple[Tensor, ...], ...]
     clock: Clock
+
+
+def _ratio(path: Path) -> Array:
+    """k = sigma / alpha along the grid; ValueError where it is infinite."""
+    if not (path.alpha > 0).all():
+        raise ValueError("a one-step solver needs alpha > 0 on the grid: start it a little below t = 1")
+    return path.sigma / path.alpha
 
 
 def _times(schedule: Schedule, lam: list[float], x: Tensor) -> tuple[Tensor, ...]:
@@ -53,7 +60,7 @@ class Heun:
 
     def init(self, x: Tensor, grid: Tensor, /) -> Carry:
         path = on_grid(self.schedule, grid)
-        k = path.sigma / path.alpha
+        k = _ratio(path)
         gamma = np.where((k >= self.churn_min) & (k <= self.churn_max), self.churn / path.steps, 0.0)
         raised = k * (1 + np.minimum(gamma, math.sqrt(2) - 1))
         alpha = self.schedule(self.schedule.time(torch.from_numpy(-2 * np.log(raised[:-1])))).alpha.numpy()
@@ -120,8 +127,7 @@ class Singlestep:
 
     def init(self, x: Tensor, grid: Tensor, /) -> Carry:
         path = on_grid(self.schedule, grid)
-        if not (path.alpha > 0).all():
-            raise ValueError("a single-step solver needs alpha > 0 on the grid")
+        _ratio(path)
         stages = [self._stages(path, i) for i in range(path.steps)]
         times = tuple(_times(self.schedule, [stage[0] for stage in row], x) for row in stages)
         steps = tuple(tuple(value for stage in row for value in stage[1:]) for row in stages)
@@ -175,7 +181,7 @@ class AncestralTwo:
 
     def init(self, x: Tensor, grid: Tensor, /) -> Carry:
         path = on_grid(self.schedule, grid)
-        k = path.sigma / path.alpha
+        k = _ratio(path)
         up = self.eta * k[1:] * np.sqrt(np.maximum(1 - (k[1:] / k[:-1]) ** 2, 0))
         down = np.sqrt(k[1:] ** 2 - up**2)
         with np.errstate(divide="ignore"):

@@ -113,8 +113,8 @@ class TableKernel:
     tabulate: Tabulate
 
     def init(self, x: Tensor, grid: Tensor, /) -> Carry:
-        table = _tabulated(self.tabulate, self.schedule, tuple(grid.tolist()))
-        return Carry(table, torch.unbind(grid.to(x.device)), ())
+        table, times = _tabulated(self.tabulate, self.schedule, tuple(grid.tolist()))
+        return Carry(table, times if x.device.type == "cpu" else torch.stack(times).to(x.device).unbind(), ())
 
     def step(self, carry: Carry, x: Tensor, i: int, noise: Noise, /) -> tuple[Carry, Tensor]:
         table, times, past = carry
@@ -125,9 +125,9 @@ class TableKernel:
         past = (value, *past[: table.depth])
         # A fresh buffer, then in place: safe for autograd and for observers that keep x.
         out = x * state if state else torch.zeros_like(x)
-        for j, weight in enumerate(weights):
+        for weight, y in zip(weights, past):  # noqa: B905  (past may be longer; this loop is the overhead)
             if weight:
-                out.add_(past[j], alpha=weight)
+                out.add_(y, alpha=weight)
         if scale:
             out.add_(noise.brownian(table.clock, i, x), alpha=scale)
         return Carry(table, times, past), out
@@ -160,6 +160,7 @@ def table_solver(function: Callable[..., Table], **options: Any) -> TableSolver:
 
 
 @lru_cache(maxsize=256)
-def _tabulated(tabulate: Tabulate, schedule: Schedule, times: tuple[float, ...]) -> Table:
+def _tabulated(tabulate: Tabulate, schedule: Schedule, times: tuple[float, ...]) -> tuple[Table, tuple[Tensor, ...]]:
     # Methods, schedules and grids are values, so a server's thousandth run need not compute its table again.
-    return tabulate(schedule, torch.tensor(times, dtype=torch.float64))
+    grid = check_grid(torch.tensor(times, dtype=torch.float64))
+    return tabulate(schedule, grid), grid.unbind()

@@ -176,9 +176,7 @@ class S4Kernel(nn.Module):
         ValueError: if a size is not positive or `state` is odd.
     """
 
-    def __init__(
-        self, channels: int, state: int, length: int, step_min: float = 1e-3, step_max: float = 1e-1
-    ) -> None:
+    def __init__(self, channels: int, state: int, length: int, step_min: float = 1e-3, step_max: float = 1e-1) -> None:
         super().__init__()
         if channels < 1 or length < 1:
             raise ValueError(f"channels and length must be positive, got {channels} and {length}")

@@ -1,0 +1,145 @@
+"""Options that several verbs share, and what they turn into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from degauss.core.errors import InputError, check_range
+
+if TYPE_CHECKING:
+    from degauss.timeseries.forecasting import Report
+    from degauss.timeseries.regular import Regular
+    from degauss.timeseries.table import Table
+    from degauss.timeseries.tsdiff import Sampling, TSDiff
+
+GENERAL = Path(__file__).parents[1] / "weights" / "general"
+TABLES = (".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesOptions:
+    """Where the series are."""
+
+    data: Positional[Path]
+    """A CSV, TSV or parquet file: long (unique_id, ds, y, or names given below) or wide (a column a series)."""
+    id: str | None = None
+    """Column that says which series a row belongs to."""
+    time: str | None = None
+    """Column of time stamps (dates, or whole numbers)."""
+    target: str | None = None
+    """Column of values."""
+    freq: str | None = None
+    """Step of the series, as pandas writes it (h, D, B, W-SAT, MS, 15min, ...); found from the data unless given."""
+
+    def read(self) -> tuple[Table, list[Regular]]:
+        """The table, and its series on their regular grids."""
+        from degauss.timeseries.regular import regularise
+        from degauss.timeseries.table import read_table
+
+        table = read_table(self.data, id=self.id, time=self.time, target=self.target)
+        return table, [regularise(series, self.freq) for series in table.series]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How a model is sampled."""
+
+    checkpoint: Path | None = None
+    """A model written by 'train'; the general one that ships with the package unless given."""
+    samples: int = 100
+    """Sample paths for each series."""
+    steps: int = 20
+    """Network evaluations for each sample."""
+    solver: Literal["ddim", "dpmpp", "ancestral"] = "ddim"
+    """How the reverse process is solved: DDIM, DPM-Solver++(2M), or the ancestral sampler of the paper's DDPM."""
+    likelihood: Literal["quantile", "mean-square"] = "quantile"
+    """How observations are believed: each sample to its own quantile (TSDiff-Q), or in the mean square (TSDiff-MS)."""
+    form: Literal["searched", "published"] = "searched"
+    """Guidance with a line search, or exactly as in the paper (which wants a smaller --guidance and more steps)."""
+    guidance: float | None = None
+    """Strength of the observations, with a search the largest tried; the checkpoint's own unless given."""
+    seconds: float | None = None
+    """Time to spend, about; fewer steps and then fewer samples are taken to fit it."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+
+    def load(self) -> TSDiff:
+        """The model on its device."""
+        import torch
+
+        from degauss.timeseries.tsdiff import TSDiff
+
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
+        model = TSDiff.load(GENERAL if self.checkpoint is None else self.checkpoint)
+        cuda = self.device != "cpu" and torch.cuda.is_available()
+        model.network.to("cuda" if cuda else "cpu")
+        return model
+
+    def sampling(self, model: TSDiff, windows: int) -> Sampling:
+        """The sampling asked for, made to fit ``seconds`` where ``windows`` windows are to be drawn."""
+        from degauss.core.gaussian import ddim, dpmpp
+        from degauss.timeseries.forecasting import within
+        from degauss.timeseries.tsdiff import Sampling
+
+        check_range("steps", self.steps, 1, model.config.steps)
+        solvers = {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}
+        sampling = Sampling(
+            samples=self.samples,
+            steps=self.steps,
+            likelihood=self.likelihood,
+            form=self.form,
+            guidance=self.guidance,
+            solver=solvers[self.solver],
+            seed=self.seed,
+        )
+        return sampling if self.seconds is None else within(model, windows, sampling, self.seconds)
+
+
+def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
+    """The path, or `InputError` if its suffix is not one that can be written."""
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}.")
+    return path
+
+
+def check_levels(levels: tuple[float, ...]) -> tuple[float, ...]:
+    """Quantile levels in ascending order; `InputError` unless all lie strictly between 0 and 1."""
+    if not levels or any(not 0 < level < 1 for level in levels):
+        raise InputError(f"quantiles must lie strictly between 0 and 1, but are {levels}.")
+    return tuple(sorted(set(levels)))
+
+
+def per_series(path: Path, names: list[str]) -> list[Path]:
+    """A file for each series: the path itself for one, PATH-NAME.png for several."""
+    if len(names) == 1:
+        return [path]
+    safe = ["".join(c if c.isalnum() or c in "-_." else "_" for c in name) for name in names]
+    if len(set(safe)) < len(safe):
+        safe = [f"{name}-{k}" for k, name in enumerate(safe)]
+    return [path.with_name(f"{path.stem}-{name}{path.suffix}") for name in safe]
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Report]:
+    """A progress bar on stderr with the time left, where stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield report
