@@ -45,7 +45,7 @@ lock: | $(UV) ## Resolve again (ARGS='--upgrade-package NAME') and write uv.lock
 	$(BIN)/python scripts/index_agnostic.py uv.lock
 
 demo: sync ## Forecast a real series; the table and the chart go to out/
-	$(BIN)/python packages/timeseries/examples/demo.py
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python packages/timeseries/examples/demo.py
 
 test: sync ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)

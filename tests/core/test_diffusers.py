@@ -39,7 +39,7 @@ def start() -> Tensor:
 
 
 def theirs(scheduler: Any, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Every state of a run that predicts eps at integer steps, and the times t = (step + 1) / N, ending where it does."""
+    """Every state of a run that predicts eps at integer steps, and its times t = (step + 1) / N."""
     scheduler.set_timesteps(STEPS)
     states: list[Tensor] = []
     generator = torch.Generator().manual_seed(0)

@@ -6,6 +6,7 @@ grid uniform in log-SNR. Errors are medians over trajectories; the reference is 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import cache, partial
@@ -30,7 +31,6 @@ from degauss.core.gaussian import (
     dpm,
     dpmpp,
     plms,
-    table_solver,
     unipc,
 )
 from degauss.core.gaussian.exponential import data_table, ddim_table, nodes, noise_table
@@ -193,7 +193,7 @@ def ddpm_posterior(schedule: Schedule, grid: Tensor) -> list[tuple[float, float,
     """q(x_s | x_t, x0) of Ho et al. 2020, eq. 7: coefficients on x_t and x0, and the standard deviation."""
     out: list[tuple[float, float, float]] = []
     alpha_bar = (schedule(grid).alpha ** 2).tolist()
-    for now, then in zip(alpha_bar, alpha_bar[1:], strict=False):
+    for now, then in itertools.pairwise(alpha_bar):
         beta = 1 - now / then
         on_x = math.sqrt(now / then) * (1 - then) / (1 - now)
         out.append((on_x, math.sqrt(then) * beta / (1 - now), math.sqrt(beta * (1 - then) / (1 - now))))
@@ -303,7 +303,7 @@ def test_heun_is_edm_algorithm_one() -> None:
     oracle = mixture(schedule)
     x = want = 80 * Noise(0, range(8)).normal(torch.empty(8, 8, dtype=DOUBLE))
     sigmas = (80 * grid).tolist()
-    for now, then in zip(sigmas, sigmas[1:], strict=False):
+    for now, then in itertools.pairwise(sigmas):
         slope_now = (want - oracle(want, torch.tensor(now / 80, dtype=DOUBLE)).mean) / now
         moved = want + (then - now) * slope_now
         if then > 0:
@@ -326,7 +326,7 @@ def test_stochastic_runs_converge_to_one_path() -> None:
         return simulate(dpmpp(2, eta=1.0)(oracle, schedule), x, grid, noise)
 
     runs = [at(25 * 2**k) for k in range(6)]
-    gaps = [float((a - b).pow(2).mean().sqrt()) for a, b in zip(runs, runs[1:], strict=False)]
+    gaps = [float((a - b).pow(2).mean().sqrt()) for a, b in itertools.pairwise(runs)]
     spread = float((runs[-1] - runs[-1].flip(0)).pow(2).mean().sqrt())
     assert gaps[-1] < 0.02 * spread
     # Strong order 1 for noise that does not depend on the state: each halving halves the gap.

@@ -40,6 +40,10 @@ from train_script import config, denoising, network, ring, run
 FILES = ("model.safetensors", "ema.safetensors", "state.safetensors", "state.json", "train.json")
 
 
+# From Python 3.12 on, a fork beside other threads warns; torch's loader forks.
+forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
 def launch(*arguments: object, processes: int = 1) -> Any:
     """Run the training script and return what it printed."""
     command = [sys.executable]
@@ -109,6 +113,7 @@ def test_killed_at_random_moments_a_run_ends_like_an_uninterrupted_one(tmp_path:
     ]
 
 
+@forks
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "fields",
@@ -236,6 +241,7 @@ def test_tensorboard_shows_what_the_metrics_say(tmp_path: Path) -> None:
 # --- one training, however it is divided ---
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
     """Under torchrun: the same weights as one process, and stopped by a signal and resumed the same bits."""
     stopped = launch(tmp_path, "stop=9", "dropout=0.0", processes=2)
@@ -258,6 +264,7 @@ def test_micro_batches_add_up_to_the_batch(tmp_path: Path, accumulate: int) -> N
     assert distance(whole.weights, other.weights) > 1e-3
 
 
+@forks
 def test_workers_give_the_same_batches(tmp_path: Path) -> None:
     run(tmp_path / "here")
     run(tmp_path / "there", workers=2)

@@ -17,12 +17,12 @@ from degauss.timeseries.windows import RandomWindows
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved TSDiff of sines of period 8: context 24 (at least 16 seen), horizon 8."""
     config = TSDiffConfig(
-        context=24, horizon=8, min_context=16, scaling="standard", hidden=8, blocks=1, state=8, step_embedding=16
+        context=24, horizon=8, min_context=16, scaling="standard", hidden=8, blocks=1, state=16, step_embedding=16
     )
     folder = tmp_path_factory.mktemp("tiny")
     model = TSDiff.new(config)
     data = RandomWindows([np.sin(2 * np.pi * np.arange(200) / 8 + phase) for phase in (0.0, 1.0)], config)
-    settings = TrainConfig(out=folder / "run", steps=120, batch_size=32, lr=1e-2, ema=0.9, tracker=None, device="cpu")
+    settings = TrainConfig(out=folder / "run", steps=250, batch_size=32, lr=2e-2, ema=0.9, tracker=None, device="cpu")
     model.save(folder / "model", train(model.network, model.loss, data, settings).weights)
     return folder / "model"
 

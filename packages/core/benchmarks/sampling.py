@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -73,11 +73,11 @@ def by_diffusers(x: Tensor, eta: float) -> Tensor:
     scheduler.set_timesteps(STEPS)
     generator = torch.Generator().manual_seed(0)
     for t in scheduler.timesteps:
-        x = scheduler.step(denoise(x, t).mean, t, x, generator=generator).prev_sample
+        x = scheduler.step(denoise(x, t).mean, t, x, generator=generator, return_dict=False)[0]
     return x
 
 
-def fastest(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def fastest(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Microseconds a step of each contestant."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):

@@ -42,4 +42,4 @@ def run(seeds: Sequence[int]) -> Result:
         verdict = "holds"
     else:
         verdict = "holds partly" if median(found["CRPS at 50 DDIM steps"]) <= limit else "does not hold"
-    return Result(verdict, found, notes="10 of the 40 test entries, 16 samples, guidance 8.")
+    return Result(verdict, found, notes="10 of the 40 test entries, 16 samples, guidance with a line search.")

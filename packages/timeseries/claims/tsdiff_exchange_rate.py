@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -16,9 +18,9 @@ STEPS, PAPER = 1200, 0.011
 CLAIM = Claim(
     paper="Kollovieh et al. 2023, Predict, Refine, Synthesize (TSDiff), table 1, exchange rate",
     statement="TSDiff-Q reaches a CRPS (mean weighted quantile loss) of .011, level with the seasonal naive's .011.",
-    expected="The median over seeds is at most .011 after 1,200 training steps (128,000 in the paper): holds. At most "
-    "20 % above the seasonal naive: holds partly. The naive forecasts are printed beside it; the last value is the "
-    "one to beat.",
+    expected="After 1,200 training steps (128,000 in the paper), rounded to three digits, the median over seeds is at "
+    "most .011 with the published guidance: holds; with our line search only, or within 20 % of the seasonal naive: "
+    "holds partly. The naive forecasts are printed beside it; the last value is the one to beat.",
 )
 
 
@@ -27,24 +29,26 @@ def run(seeds: Sequence[int]) -> Result:
     torch.set_num_threads(1)
     part = split()
     naive = naive_scores(part)
-    scores = [
-        score(trained(Path(f"out/claims/exchange-rate-{STEPS}-{seed}"), STEPS, seed), part, sampling(seed))
-        for seed in seeds
-    ]
-    median = sorted(scores)[len(scores) // 2]
-    if round(median, 3) <= PAPER:
+    published: list[float] = []
+    searched: list[float] = []
+    for seed in seeds:
+        model = trained(Path(f"out/claims/exchange-rate-{STEPS}-{seed}"), STEPS, seed)
+        base = Sampling(samples=16, steps=20, seed=seed)
+        published.append(score(model, part, replace(base, form="published", guidance=8.0)))
+        searched.append(score(model, part, base))
+    if round(median(published), 3) <= PAPER:
         verdict = "holds"
     else:
-        verdict = "holds partly" if median <= 1.2 * naive["seasonal naive"] else "does not hold"
-    figures = {"CRPS of TSDiff-Q": scores, **{f"CRPS of the {name}": [value] for name, value in naive.items()}}
+        close = round(median(searched), 3) <= PAPER or median(published) <= 1.2 * naive["seasonal naive"]
+        verdict = "holds partly" if close else "does not hold"
+    figures = {
+        "CRPS of TSDiff-Q, published guidance": published,
+        "CRPS of TSDiff-Q, line search": searched,
+        **{f"CRPS of the {name}": [value] for name, value in naive.items()},
+    }
     return Result(
         verdict,
         figures,
-        notes="16 samples by 20 DDIM steps, guidance 8 as in the paper (100 samples, 100 ancestral steps there). The "
-        "naive forecasts 'with past errors' are ensembles from their own errors on the history.",
+        notes="16 samples by 20 DDIM steps; the published guidance at its scale of 8 (the paper takes 100 samples and "
+        "100 ancestral steps). The naive forecasts 'with past errors' are ensembles from their own past errors.",
     )
-
-
-def sampling(seed: int) -> Sampling:
-    """16 samples by 20 DDIM steps."""
-    return Sampling(samples=16, steps=20, seed=seed)

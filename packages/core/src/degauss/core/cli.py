@@ -27,7 +27,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Protocol, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from degauss.core.errors import InputError, near_miss
+from degauss.core.errors import InputError, Stopped, near_miss
 
 T = TypeVar("T")
 
@@ -76,6 +76,9 @@ class Program:
         except InputError as error:
             print(f"{self.name}: error: {error}", file=sys.stderr)
             return 2
+        except Stopped as stop:
+            print(f"{self.name}: {stop}", file=sys.stderr)
+            return stop.exit_code
         except KeyboardInterrupt:
             print(f"{self.name}: stopped", file=sys.stderr)
             return 130

@@ -15,6 +15,12 @@ class InputError(ValueError):
     """A request or a file that cannot be used as given; the message is one sentence for its owner."""
 
 
+class Stopped(RuntimeError):
+    """Work that was asked to stop and can go on later; the message says how, ``exit_code`` is what a shell expects."""
+
+    exit_code: int = 130
+
+
 def near_miss(word: str, known: Iterable[str]) -> str:
     """Return `" (did you mean 'x'?)"` for the known word nearest to `word`, or an empty string."""
     nearest = difflib.get_close_matches(word, list(known), n=1)

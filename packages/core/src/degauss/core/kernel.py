@@ -67,9 +67,12 @@ def simulate(
     carry = kernel.init(x, grid)
     for i in range(steps):
         carry, x = kernel.step(carry, x, i, noise)
-        # A list, so that every observer sees the last step even when an earlier one stops the run.
-        if observers and any([observer(Event(i, steps, x, carry)) for observer in observers]):
-            break
+        if observers:
+            event = Event(i, steps, x, carry)
+            # All are called first: each sees the last step, also when an earlier one stops the run.
+            stops = [observer(event) for observer in observers]
+            if any(stops):
+                break
     return x
 
 

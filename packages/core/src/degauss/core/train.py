@@ -53,7 +53,7 @@ from degauss.core.checkpoint import (
     write_json,
     write_tensors,
 )
-from degauss.core.errors import InputError, check_range
+from degauss.core.errors import InputError, Stopped, check_range
 from degauss.core.noise import Noise
 
 KIND = "degauss.core/train"
@@ -141,7 +141,7 @@ class Trained(NamedTuple):
     weights: dict[str, Tensor]
 
 
-class Interrupted(RuntimeError):
+class Interrupted(Stopped):
     """SIGINT or SIGTERM came; the step was finished and saved. ``exit_code`` is what a shell expects."""
 
     def __init__(self, number: int, step: int, steps: int, checkpoint: Path) -> None:

@@ -27,6 +27,7 @@ from degauss.timeseries.windows import RandomWindows
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pandas.tseries.offsets import BaseOffset
 
 Array = NDArray[np.float64]
 Horizon = Any
@@ -95,7 +96,7 @@ class TSDiffForecaster:
     def is_fitted(self) -> bool:
         return self._fitted is not None
 
-    def fit(self, y: pd.Series[Any] | pd.DataFrame, X: None = None, fh: Horizon = None) -> Self:
+    def fit(self, y: pd.Series[Any] | pd.DataFrame, X: Any = None, fh: Horizon = None) -> Self:
         """Take the series to forecast: one as a Series, or several as the columns of a DataFrame.
 
         Their index holds dates, periods or whole numbers. ``fh``: what to predict when ``predict`` is not told.
@@ -112,8 +113,8 @@ class TSDiffForecaster:
         self._drawn = None
         return self
 
-    def predict(self, fh: Horizon = None, X: None = None) -> pd.Series[Any] | pd.DataFrame:
-        """The mean of the samples, in the form of ``y``."""
+    def predict(self, fh: Horizon = None, X: Any = None) -> Any:
+        """The mean of the samples, as a Series or a DataFrame, whichever ``y`` was."""
         import pandas as pd
 
         _refuse(X)
@@ -126,14 +127,14 @@ class TSDiffForecaster:
         return column.rename(fitted.records[0].name or None)
 
     def predict_quantiles(
-        self, fh: Horizon = None, X: None = None, alpha: float | Sequence[float] | None = None
+        self, fh: Horizon = None, X: Any = None, alpha: float | Sequence[float] | None = None
     ) -> pd.DataFrame:
         """Quantiles, with columns (name, level); the name of a Series that has none is 0. Levels: 0.05 and 0.95."""
         levels = _levels("alpha", (0.05, 0.95) if alpha is None else alpha)
         return self._quantiles(fh, X, [((level,), level) for level in levels])
 
     def predict_interval(
-        self, fh: Horizon = None, X: None = None, coverage: float | Sequence[float] = 0.9
+        self, fh: Horizon = None, X: Any = None, coverage: float | Sequence[float] = 0.9
     ) -> pd.DataFrame:
         """Central intervals, with columns (name, coverage, "lower" or "upper")."""
         ends: list[tuple[tuple[Any, ...], float]] = []
@@ -142,14 +143,14 @@ class TSDiffForecaster:
         return self._quantiles(fh, X, ends)
 
     def sample(self, fh: Horizon = None, n: int | None = None) -> pd.DataFrame:
-        """``n`` sample paths (``samples`` unless given), a column each: 0, 1, ..., or (name, 0), ... for a DataFrame."""
+        """``n`` sample paths (``samples`` unless given), columns 0, 1, ..., or (name, 0), ... for a DataFrame."""
         fitted, steps = self._request(fh)
         drawn = self._samples(steps, n)
         labels = [(name, k) for name in fitted.names for k in range(len(drawn[0]))]
         frame = _frame(np.concatenate(drawn), _take(fitted.future, steps), labels)
         return cast("pd.DataFrame", frame[fitted.names[0]]) if fitted.single else frame
 
-    def _quantiles(self, fh: Horizon, X: None, wanted: list[tuple[tuple[Any, ...], float]]) -> pd.DataFrame:
+    def _quantiles(self, fh: Horizon, X: Any, wanted: list[tuple[tuple[Any, ...], float]]) -> pd.DataFrame:
         _refuse(X)
         fitted, steps = self._request(fh)
         levels = [level for _, level in wanted]
@@ -245,7 +246,7 @@ def _records(y: Any) -> tuple[list[Regular], list[Any], bool]:
         raise InputError(f"y must be a pandas Series or DataFrame with columns, but is a {type(y).__name__}.")
     if not y.columns.is_unique:
         raise InputError(f"y must have columns of different names, but has {list(y.columns)}.")
-    return [_record(cast("pd.Series[Any]", y[name]), str(name)) for name in y.columns], list(y.columns), False
+    return [_record(y[name], str(name)) for name in y.columns], list(y.columns), False
 
 
 def _record(column: pd.Series[Any], name: str) -> Regular:
@@ -271,7 +272,8 @@ def _times(index: pd.Index[Any]) -> tuple[Times, str | None, str | None]:
     import pandas as pd
 
     if isinstance(index, pd.PeriodIndex):  # evenly counted, whatever calendar they follow
-        return index.asi8.astype(np.int64), None, str(index.freq.n)
+        offset = cast("BaseOffset", index.freq)
+        return index.astype("int64").to_numpy(), None, str(offset.n)
     if isinstance(index, pd.DatetimeIndex):
         if index.hasnans:
             raise InputError("the index of y holds NaT; expected a time for every value.")
@@ -298,7 +300,7 @@ def _future(y: pd.Series[Any] | pd.DataFrame, record: Regular, horizon: int) -> 
         return pd.Index(times)
     stamps = pd.DatetimeIndex(times)
     stamps = stamps if index.tz is None else stamps.tz_localize("UTC").tz_convert(index.tz)
-    return pd.DatetimeIndex(stamps, freq=index.freq)
+    return stamps if index.freq is None else pd.DatetimeIndex(stamps, freq=index.freq)
 
 
 def _steps(fh: Horizon, future: pd.Index[Any]) -> list[int]:

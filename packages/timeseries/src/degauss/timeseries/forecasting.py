@@ -92,8 +92,9 @@ class Backtest:
         return 1 - self.loss(MODEL) / other if other > 0 else math.nan
 
     def mean(self, method: str, score: str) -> float:
-        """A score's mean over windows."""
-        return float(np.nanmean([w.scores[method][score] for w in self.windows]))
+        """A score's mean over the windows that have it; NaN if none has."""
+        found = [w.scores[method][score] for w in self.windows if not math.isnan(w.scores[method][score])]
+        return sum(found) / len(found) if found else math.nan
 
     @property
     def best_naive(self) -> str:
@@ -104,6 +105,8 @@ class Backtest:
         rival = self.best_naive
         mine, theirs = self.loss(MODEL), self.loss(rival)
         count = f"{len(self.windows)} backtest window{'s' if len(self.windows) > 1 else ''}"
+        if math.isnan(mine):
+            return f"Neither TSDiff nor the naive forecasts can be scored here: all targets are zero ({count})."
         figures = f"weighted quantile loss {mine:.4g} against {theirs:.4g} of the {rival} forecast, {count}"
         if mine < theirs:
             return f"TSDiff is better than both naive forecasts here, by {100 * self.skill(rival):.0f} % ({figures})."
@@ -130,7 +133,7 @@ def backtest(
     """
     check_range("windows", windows, 1)
     check_horizon(model, horizon)
-    cuts = [cut for record in records for cut in _cuts(model, record, horizon, windows, step or horizon)]
+    cuts = cutoffs(model, records, horizon, windows, step)
     if not cuts:
         raise InputError(
             f"no series is long enough for a backtest: expected at least {model.config.min_context} observed "
@@ -143,8 +146,16 @@ def backtest(
     )
 
 
+def cutoffs(
+    model: TSDiff, records: Sequence[Regular], horizon: int, windows: int, step: int | None = None
+) -> list[tuple[Regular, int]]:
+    """Where a backtest can cut each record, oldest first: enough is seen before, and something after to score."""
+    step = horizon if step is None else step
+    check_range("step", step, 1)
+    return [cut for record in records for cut in _cuts(model, record, horizon, windows, step)]
+
+
 def _cuts(model: TSDiff, record: Regular, horizon: int, windows: int, step: int) -> list[tuple[Regular, int]]:
-    """Cutoffs, oldest first, with enough seen before and something to score after."""
     cuts: list[tuple[Regular, int]] = []
     for k in reversed(range(windows)):
         cutoff = len(record.values) - horizon - k * step

@@ -27,8 +27,8 @@ from degauss.timeseries.regular import Regular
 from degauss.timeseries.tsdiff import Likelihood, Sampling, TSDiff
 
 try:
-    from gluonts.model.forecast import SampleForecast  # noqa: TID253
-    from gluonts.model.predictor import Predictor  # noqa: TID253
+    from gluonts.model.forecast import SampleForecast
+    from gluonts.model.predictor import Predictor
 except ModuleNotFoundError as missing:
     raise ImportError(
         f"degauss.timeseries.gluonts needs {missing.name}, which is not installed; expected the extra of "
@@ -72,8 +72,15 @@ class TSDiffPredictor(Predictor):
         The samples of an entry depend on the seed, its item_id (its place, where it has none) and its length.
         """
         del kwargs
-        options = asdict(self.options) | ({} if num_samples is None else {"samples": num_samples})
-        sampling = Sampling(**options)
+        options = self.options
+        sampling = Sampling(
+            samples=options.samples if num_samples is None else num_samples,
+            steps=options.steps,
+            likelihood=options.likelihood,
+            guidance=options.guidance,
+            seed=options.seed,
+            rows=options.rows,
+        )
         at_once = -(-sampling.rows // sampling.samples)
         entries = enumerate(dataset)
         while chunk := list(islice(entries, at_once)):

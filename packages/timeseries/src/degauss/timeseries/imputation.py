@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 class Filled(NamedTuple):
     """Where a record had gaps, ``[gaps]`` grid indices, and samples of what was there, ``[samples, gaps]``."""
 
-    index: NDArray[np.int64]
+    gaps: NDArray[np.int64]
     samples: Array
 
 
@@ -30,12 +30,11 @@ def impute(model: TSDiff, record: Regular, sampling: Sampling, report: Report | 
     """
     config = model.config
     missing = np.flatnonzero(np.isnan(record.values))
-    spans = list(_spans(missing, len(record.values), config.length))
+    spans = list(_spans(missing, len(record.values), config.length, config.context))
     if not spans:
         return Filled(missing, np.empty((sampling.samples, 0)))
-    windows = np.stack(
-        [_stretch(record.values, start - config.reach, config.reach + config.length) for start, _ in spans]
-    )
+    size = config.reach + config.length
+    windows = np.stack([_stretch(record.values, start - config.reach, size) for start, _ in spans])
     for (start, _), window in zip(spans, windows, strict=True):
         seen = int((~np.isnan(window[config.reach :])).sum())
         if seen < config.min_context:
@@ -48,15 +47,18 @@ def impute(model: TSDiff, record: Regular, sampling: Sampling, report: Report | 
     return Filled(missing, np.concatenate(parts, axis=1))
 
 
-def _spans(missing: NDArray[np.int64], count: int, length: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _spans(
+    missing: NDArray[np.int64], count: int, length: int, context: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Windows (start, the gaps it fills) that cover all gaps, each gap at least a quarter window from the ends.
 
-    Where the record ends sooner, the window sticks to its end; a short record is padded at its beginning.
+    Where the record ends sooner, the window sticks to its end. A record shorter than the window lies within its
+    context, as far as it fits, which the scale is taken from, and is padded as a short history is for a forecast.
     """
     rest = missing
     while len(rest):
         start = int(min(rest[0] - length // 4, count - length))
-        start = max(start, 0) if count >= length else count - length
+        start = max(start, 0) if count >= length else min(count - context, 0)
         reaches_end = start + length >= count
         last = count if reaches_end else start + 3 * length // 4
         taken = rest[rest < last]

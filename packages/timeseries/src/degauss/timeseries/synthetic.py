@@ -27,6 +27,7 @@ from degauss.timeseries.tsdiff import Windows
 _CALENDAR = (4.0, 5.0, 7.0, 12.0, 24.0, 48.0, 52.18, 60.0, 96.0, 168.0)
 _HARMONICS = 4
 _UNIFORMS = 48
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class SyntheticWindows:
 
     config: TSDiffConfig
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
 
     def __call__(self, samples: Sequence[int]) -> Windows:
         size = self.config.reach + self.config.length

@@ -35,6 +35,7 @@ from degauss.core.gaussian.table import (
     snr_clock,
     table_solver,
 )
+from degauss.core.noise import Clock
 from degauss.core.schedule import Schedule
 
 # The integrands are a polynomial times an exponential over at most a few tens of e-folds: 64 points are exact to

@@ -10,7 +10,6 @@ one converges with order two at most. ``deis`` has the weights of the actual gri
 
 from __future__ import annotations
 
-
 from torch import Tensor
 
 from degauss.core.gaussian.exponential import noise_path, noise_scales

@@ -58,7 +58,7 @@ def _predictor(path: Path, i: int, used: list[int], variant: Variant) -> Array:
     if len(ratios) == 1:
         slopes = np.array([0.5])
     else:
-        slopes = np.linalg.solve(*_conditions(ratios, h, variant))
+        slopes = np.asarray(np.linalg.solve(*_conditions(ratios, h, variant)), dtype=np.float64)
     return _expand(path, i, ratios, slopes, variant)
 
 
@@ -71,7 +71,7 @@ def _correction(path: Path, i: int, used: list[int], predictor: Array, variant: 
     if len(ratios) == 1:
         slopes = np.array([0.5])
     else:
-        slopes = np.linalg.solve(*_conditions(ratios, h, variant))
+        slopes = np.asarray(np.linalg.solve(*_conditions(ratios, h, variant)), dtype=np.float64)
     corrector = _expand(path, i, ratios, slopes, variant)
     # The new point is last in ``corrector``; it becomes the newest value of the next row.
     return np.concatenate([corrector[-1:], corrector[:-1] - predictor])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from degauss.timeseries.commands.options import SamplingOptions, SeriesOptions, check_output, progress
 
@@ -30,15 +31,14 @@ class Backtest(SeriesOptions, SamplingOptions):
     def run(self) -> None:
         import numpy as np
 
-        from degauss.core.checkpoint import write_json
         from degauss.core.cli import write_resolved_config
         from degauss.timeseries import metrics, plots
         from degauss.timeseries.commands.forecast import facts
         from degauss.timeseries.forecasting import MODEL, backtest
 
-        check_output(self.out, (".json",))
+        check_output(self.out, (".json",), self.data)
         if self.plot is not None:
-            check_output(self.plot, (".png",))
+            check_output(self.plot, (".png",), self.data)
         _, records = self.read()
         model = self.load()
         sampling = self.sampling(model, len(records) * self.windows)
@@ -46,7 +46,7 @@ class Backtest(SeriesOptions, SamplingOptions):
             result = backtest(
                 model, records, self.horizon, sampling, windows=self.windows, step=self.step, report=report
             )
-        write_json(self.out, report_of(result))
+        write_report(self.out, result)
         write_resolved_config(self.out.with_suffix(".toml"), self, **facts(self, sampling.steps, sampling.samples))
         print_scores(result)
         print(result.verdict())
@@ -57,8 +57,24 @@ class Backtest(SeriesOptions, SamplingOptions):
             print(f"wrote {self.plot}")
 
 
+def write_report(path: Path, result: Result) -> None:
+    """Write the scores as JSON, with null for those that do not exist (of a target that is all zero, say)."""
+    from degauss.core.checkpoint import atomic_path, write_json
+
+    with atomic_path(path) as part:
+        write_json(part, _finite(report_of(result)))
+
+
+def _finite(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _finite(value) for key, value in cast("dict[str, Any]", node).items()}
+    if isinstance(node, list):
+        return [_finite(value) for value in cast("list[Any]", node)]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
 def report_of(result: Result) -> dict[str, Any]:
-    """The scores as JSON: together by method, and window by window."""
+    """The scores together by method, and window by window."""
     from degauss.timeseries.forecasting import LAST_VALUE, MODEL, SEASONAL_NAIVE
 
     methods = (MODEL, LAST_VALUE, SEASONAL_NAIVE)
@@ -67,7 +83,7 @@ def report_of(result: Result) -> dict[str, Any]:
         "mean_weighted_quantile_loss": {method: result.loss(method) for method in methods},
         "skill": {method: result.skill(method) for method in methods[1:]},
         "windows": [
-            {"series": scored.series, "cutoff_index": scored.cutoff, "scores": scored.scores}
+            {"series": scored.series, "cutoff_index": scored.cutoff, "scores": dict(scored.scores)}
             for scored in result.windows
         ],
     }

@@ -23,7 +23,7 @@ class Forecast(SeriesOptions, SamplingOptions):
     horizon: int = 24
     """Steps ahead."""
     out: Path = Path("forecast.csv")
-    """Where the forecast goes (.csv, .tsv or .parquet); its settings and scores go to the same name in .toml and .json."""
+    """Where the forecast goes (.csv, .tsv or .parquet); settings and scores take the same name in .toml and .json."""
     quantiles: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
     """Levels to write."""
     keep_samples: bool = False
@@ -36,19 +36,18 @@ class Forecast(SeriesOptions, SamplingOptions):
     def run(self) -> None:
         import numpy as np
 
-        from degauss.core.checkpoint import write_json
         from degauss.core.cli import write_resolved_config
         from degauss.core.errors import check_range
         from degauss.timeseries import plots
-        from degauss.timeseries.commands.backtest import report_of
-        from degauss.timeseries.forecasting import backtest, check_horizon, forecast
+        from degauss.timeseries.commands.backtest import write_report
+        from degauss.timeseries.forecasting import backtest, check_horizon, cutoffs, forecast
         from degauss.timeseries.regular import future_index
         from degauss.timeseries.table import Forecast as Rows
         from degauss.timeseries.table import write_forecasts
 
-        check_output(self.out, TABLES)
+        check_output(self.out, TABLES, self.data)
         if self.plot is not None:
-            check_output(self.plot, (".png",))
+            check_output(self.plot, (".png",), self.data)
         levels = check_levels(self.quantiles)
         check_range("backtest", self.backtest, 0)
         table, records = self.read()
@@ -57,6 +56,10 @@ class Forecast(SeriesOptions, SamplingOptions):
         sampling = self.sampling(model, len(records) * (1 + self.backtest))
         with progress("forecasting") as report:
             drawn = forecast(model, records, self.horizon, sampling, report)
+        result = None
+        if self.backtest and cutoffs(model, records, self.horizon, self.backtest):
+            with progress("backtesting") as report:
+                result = backtest(model, records, self.horizon, sampling, windows=self.backtest, report=report)
         rows = [
             Rows(
                 name=record.name,
@@ -83,11 +86,11 @@ class Forecast(SeriesOptions, SamplingOptions):
                     timezone=record.timezone,
                 )  # fmt: skip
                 print(f"wrote {path}")
-        if self.backtest:
-            with progress("backtesting") as report:
-                result = backtest(model, records, self.horizon, sampling, windows=self.backtest, report=report)
-            write_json(self.out.with_suffix(".json"), report_of(result))
+        if result is not None:
+            write_report(self.out.with_suffix(".json"), result)
             print(result.verdict())
+        elif self.backtest:
+            print("No series is long enough to score the model on its own past, so how good this is remains unknown.")
 
 
 def facts(options: SamplingOptions, steps: int, samples: int) -> dict[str, str | int | float]:

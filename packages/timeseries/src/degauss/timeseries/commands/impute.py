@@ -43,11 +43,11 @@ class Impute(SeriesOptions, SamplingOptions):
         from degauss.timeseries.table import Forecast as Rows
         from degauss.timeseries.table import write_forecasts, write_series
 
-        check_output(self.out, TABLES)
+        check_output(self.out, TABLES, self.data)
         if self.complete is not None:
-            check_output(self.complete, TABLES)
+            check_output(self.complete, TABLES, self.data)
         if self.plot is not None:
-            check_output(self.plot, (".png",))
+            check_output(self.plot, (".png",), self.data)
         levels = check_levels(self.quantiles)
         table, records = self.read()
         if not any(np.isnan(record.values).any() for record in records):
@@ -57,18 +57,17 @@ class Impute(SeriesOptions, SamplingOptions):
         sampling = self.sampling(model, sum(1 + 2 * len(record.values) // length for record in records))
         rows: list[Rows] = []
         whole: list[Series] = []
-        paths = per_series(self.plot, [record.name for record in records]) if self.plot else [None] * len(records)
-        for record, path in zip(records, paths, strict=True):
+        for record in records:
             with progress(f"imputing {record.name}") as report:
                 filled = impute(model, record, sampling, report)
             values = record.values.copy()
-            if len(filled.index):
+            if len(filled.gaps):
                 quantiles = np.quantile(filled.samples, levels, axis=0)
-                values[filled.index] = np.median(filled.samples, axis=0)
+                values[filled.gaps] = np.median(filled.samples, axis=0)
                 rows.append(
                     Rows(
                         name=record.name,
-                        times=record.times[filled.index],
+                        times=record.times[filled.gaps],
                         mean=filled.samples.mean(0),
                         levels=levels,
                         quantiles=quantiles,
@@ -76,14 +75,6 @@ class Impute(SeriesOptions, SamplingOptions):
                         timezone=record.timezone,
                     )
                 )
-                if path is not None:
-                    spread = np.full((len(levels), len(values)), np.nan)
-                    spread[:, filled.index] = quantiles
-                    plots.imputation_plot(
-                        path, record.times, record.values, levels, spread, title=record.name, y_label=table.target,
-                        timezone=record.timezone,
-                    )  # fmt: skip
-                    print(f"wrote {path}")
             whole.append(Series(record.name, record.times, values, record.timezone))
         write_forecasts(self.out, rows, table)
         write_resolved_config(self.out.with_suffix(".toml"), self, **facts(self, sampling.steps, sampling.samples))
@@ -91,3 +82,14 @@ class Impute(SeriesOptions, SamplingOptions):
         if self.complete is not None:
             write_series(self.complete, whole, table)
             print(f"wrote {self.complete}")
+        if self.plot is not None:
+            gappy = [record for record in records if np.isnan(record.values).any()]
+            paths = per_series(self.plot, [record.name for record in gappy])
+            for path, record, row in zip(paths, gappy, rows, strict=True):
+                spread = np.full((len(levels), len(record.values)), np.nan)
+                spread[:, np.isnan(record.values)] = row.quantiles
+                plots.imputation_plot(
+                    path, record.times, record.values, levels, spread, title=record.name, y_label=table.target,
+                    timezone=record.timezone,
+                )  # fmt: skip
+                print(f"wrote {path}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,8 @@ class SamplingOptions:
         from degauss.timeseries.tsdiff import Sampling
 
         check_range("steps", self.steps, 1, model.config.steps)
+        if self.guidance is not None:
+            check_range("guidance", self.guidance, 0)
         solvers = {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}
         sampling = Sampling(
             samples=self.samples,
@@ -104,11 +107,24 @@ class SamplingOptions:
         return sampling if self.seconds is None else within(model, windows, sampling, self.seconds)
 
 
-def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
-    """The path, or `InputError` if its suffix is not one that can be written."""
+def check_output(path: Path, suffixes: tuple[str, ...], data: Path) -> None:
+    """`InputError` unless a file of one of these suffixes can be written there; it must not replace ``data``."""
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}.")
-    return path
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; expected the name of a file to write.")
+    if path.resolve() == data.resolve():
+        raise InputError(f"{path}: is the file that the series are read from; expected another name to write to.")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """`InputError` unless a file or directory of this name can be made."""
+    place = path.absolute().parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise InputError(f"{path}: cannot be written, as {place} is not a directory that can be written to.")
 
 
 def check_levels(levels: tuple[float, ...]) -> tuple[float, ...]:
@@ -129,13 +145,13 @@ def per_series(path: Path, names: list[str]) -> list[Path]:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Report]:
+def progress(title: str) -> Generator[Report]:
     """A progress bar on stderr with the time left, where stderr is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(title, total=None)
 

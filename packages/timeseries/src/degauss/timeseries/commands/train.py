@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from degauss.core.errors import check_range
-from degauss.timeseries.commands.options import SeriesOptions
+from degauss.core.errors import InputError, check_range
+from degauss.timeseries.commands.options import SeriesOptions, check_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +55,14 @@ class Train(SeriesOptions):
 
     def run(self) -> None:
         from degauss.core.cli import write_resolved_config
-        from degauss.core.train import TrainConfig, train
+        from degauss.core.train import Interrupted, TrainConfig, train
         from degauss.timeseries.config import TSDiffConfig
         from degauss.timeseries.tsdiff import TSDiff
         from degauss.timeseries.windows import RandomWindows
 
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{self.out}: is a file; expected a directory for the run, or a name to make one.")
+        check_place(self.out)
         _, records = self.read()
         config = TSDiffConfig(
             context=self.context,
@@ -73,7 +77,13 @@ class Train(SeriesOptions):
         )
         held = self.horizon if self.hold_out is None else self.hold_out
         check_range("hold_out", held, 0)
-        series = [record.values[: len(record.values) - held] for record in records]
+        longest = max(len(record.values) for record in records)
+        if longest < config.min_context + self.horizon + held:
+            raise InputError(
+                f"{self.data}: the longest series has {longest} values; expected at least min_context "
+                f"{config.min_context} + horizon {self.horizon} + hold_out {held}."
+            )
+        series = [record.values[: max(0, len(record.values) - held)] for record in records]
         model = TSDiff.new(config, self.seed)
         settings = TrainConfig(
             out=self.out,
@@ -90,6 +100,10 @@ class Train(SeriesOptions):
         )
         windows = RandomWindows(series, config, self.seed)
         write_resolved_config(self.out / "train.toml", self)
-        result = train(model.network, model.loss, windows, settings)
+        try:
+            result = train(model.network, model.loss, windows, settings)
+        except Interrupted as stopped:
+            print(stopped, file=sys.stderr)
+            raise SystemExit(stopped.exit_code) from None
         model.save(self.out / "model", result.weights)
         print(f"wrote {self.out / 'model'} after {result.step} steps")
