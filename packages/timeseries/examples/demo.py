@@ -30,10 +30,14 @@ def commands() -> list[list[str]]:
     return [
         ["train", DATA, "--out", str(OUT / "co2"), *sizes.split()],
         ["backtest", DATA, *use, "--horizon", "52", "--windows", "4", "--out", str(OUT / "co2_backtest.json")],
-        ["forecast", DATA, *use, "--horizon", "52", "--backtest", "0", "--out", str(chart.with_suffix(".csv"))]
-        + ["--plot", str(chart)],
-        ["impute", DATA, *use, "--out", str(gaps.with_suffix(".csv")), "--plot", str(gaps)],
+        ["forecast", DATA, *use, "--horizon", "52", "--backtest", "0", *where(chart)],
+        ["impute", DATA, *use, *where(gaps)],
     ]
+
+
+def where(picture: Path) -> list[str]:
+    """The options for a picture and the table beside it."""
+    return ["--out", str(picture.with_suffix(".csv")), "--plot", str(picture)]
 
 
 def main() -> int:
