@@ -142,6 +142,14 @@ class DiscreteVP:
         values = torch.as_tensor(betas, dtype=torch.float64)
         return cls(tuple(torch.cumprod(1 - values, 0).tolist()))
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.alpha_bar)
+
+    def __hash__(self) -> int:
+        # A thousand numbers are not worth hashing at every lookup of a solver's table.
+        return self._hash
+
     @property
     def steps(self) -> int:
         """N, the number of training steps."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from degauss.core.errors import InputError, check_option, check_range
 
 Scaling = Literal["mean", "standard"]
+
+GENERAL = Path(__file__).parent / "weights" / "general"
+"""The checkpoint that ships with the package."""
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,9 @@ def draw(
     """
     device = next(model.network.parameters()).device
     windows = windows_of(values).to(device)
-    scale = model.scale(windows)
+    # All that is seen, on both sides of a gap; for a forecast that is the context, as in training.
+    known = slice(model.config.reach, None)
+    scale = scale_of(windows.values[:, known], windows.seen[:, known], model.config.scaling)
     x0, seen = model.channels(windows, scale)
     count = sampling.samples
     ids = [_sample_id(key, j) for key in keys for j in range(count)]
@@ -230,17 +232,25 @@ def draw(
         rows = torch.arange(first, min(first + sampling.rows, len(ids)), device=device)
         window = rows // count
         energy = _energy(sampling.likelihood, x0[window], seen[window], levels[rows])
-        with torch.no_grad():
-            x = sample(
-                guide(model.denoiser, model.schedule, energy, strength),
-                model.schedule,
-                (len(rows), *x0.shape[1:]),
-                solver=sampling.solver,
-                steps=sampling.steps,
-                seed=sampling.seed,
-                samples=ids[first : first + len(rows)],
-                device=device,
-            )
+        guided = guide(model.denoiser, model.schedule, energy, strength)
+        shape = (len(rows), *x0.shape[1:])
+        try:
+            with torch.no_grad():
+                x = sample(
+                    guided,
+                    model.schedule,
+                    shape,
+                    solver=sampling.solver,
+                    steps=sampling.steps,
+                    seed=sampling.seed,
+                    samples=ids[first : first + len(rows)],
+                    device=device,
+                )
+        except FloatingPointError:
+            raise InputError(
+                f"sampling diverged at a guidance of {strength:g} with {sampling.steps} steps; "
+                "expected a smaller guidance, more steps, or the searched form."
+            ) from None
         drawn = x[..., 0].double() * scale.width[window] + scale.centre[window]
         out[first : first + len(rows)] = drawn.cpu().numpy()
         if report is not None:

@@ -96,7 +96,7 @@ class Forecast(SeriesOptions, SamplingOptions):
 def facts(options: SamplingOptions, steps: int, samples: int) -> dict[str, str | int | float]:
     """What the resolved config adds: the model's hash, and the steps and samples that were in fact taken."""
     from degauss.core.checkpoint import fingerprint
-    from degauss.timeseries.commands.options import GENERAL
+    from degauss.timeseries.config import GENERAL
 
     checkpoint = GENERAL if options.checkpoint is None else options.checkpoint
     return {"checkpoint_sha256": fingerprint(checkpoint), "steps_taken": steps, "samples_taken": samples}

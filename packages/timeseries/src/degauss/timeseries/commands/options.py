@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
+from degauss.timeseries.config import GENERAL
 
 if TYPE_CHECKING:
     from degauss.timeseries.forecasting import Report
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from degauss.timeseries.table import Table
     from degauss.timeseries.tsdiff import Sampling, TSDiff
 
-GENERAL = Path(__file__).parents[1] / "weights" / "general"
 TABLES = (".csv", ".tsv", ".parquet")
 
 
