@@ -2,7 +2,7 @@
 
     python packages/timeseries/examples/demo.py
 
-Trains a small TSDiff on the record without its last four years (two minutes or so on a CPU), scores it on those years
+Trains a small TSDiff on the record without its last four years (a minute or two on a CPU), scores it on those years
 beside the naive forecasts, forecasts the year that follows, and fills the record's real gaps. Everything lands in
 ``out/``; look at ``out/co2_forecast.png`` first. The same from a shell, for a table of one's own:
 
@@ -24,7 +24,7 @@ MODEL = str(OUT / "co2" / "model")
 
 def commands() -> list[list[str]]:
     """What is run, one command line each."""
-    sizes = "--horizon 52 --context 156 --min-context 100 --lags 52 --hold-out 208 --steps 1000 --batch 32"
+    sizes = "--horizon 52 --context 156 --min-context 100 --lags 52 --hold-out 208 --steps 500 --batch 32"
     chart, gaps = OUT / "co2_forecast.png", OUT / "co2_gaps.png"
     use = ["--checkpoint", MODEL, "--samples", "50"]
     return [

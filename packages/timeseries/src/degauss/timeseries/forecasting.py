@@ -111,8 +111,8 @@ class Backtest:
         if mine < theirs:
             return f"TSDiff is better than both naive forecasts here, by {100 * self.skill(rival):.0f} % ({figures})."
         return (
-            f"The {rival} forecast is better than TSDiff here ({figures}): use it, or train a model on these "
-            "series with 'degauss-timeseries train'."
+            f"The {rival} forecast is better than TSDiff here ({figures}): use that one, or train a better model of "
+            "these series ('degauss-timeseries train', with whole seasons as --lags)."
         )
 
 
