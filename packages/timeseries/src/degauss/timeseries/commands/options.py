@@ -55,10 +55,13 @@ class SamplingOptions:
     """A model written by 'train'; the general one that ships with the package unless given."""
     samples: int = 100
     """Sample paths for each series."""
-    steps: int = 20
+    steps: int = 50
     """Network evaluations for each sample."""
-    solver: Literal["ddim", "dpmpp", "ancestral"] = "ddim"
-    """How the reverse process is solved: DDIM, DPM-Solver++(2M), or the ancestral sampler of the paper's DDPM."""
+    solver: Literal["ddim", "dpmpp", "ancestral"] = "ancestral"
+    """How the reverse process is solved: the paper's ancestral sampler, DDIM, or DPM-Solver++(2M).
+
+    The first wants more steps and is better for it (see the claims); the others are for a quick look.
+    """
     likelihood: Literal["quantile", "mean-square"] = "quantile"
     """How observations are believed: each sample to its own quantile (TSDiff-Q), or in the mean square (TSDiff-MS)."""
     form: Literal["searched", "published"] = "searched"
