@@ -22,8 +22,8 @@ from degauss.core.errors import InputError, check_range, near_miss
 from degauss.timeseries.config import Scaling, TSDiffConfig
 from degauss.timeseries.forecasting import forecast
 from degauss.timeseries.regular import Regular, Series, Times, future_index, regularise
+from degauss.timeseries.training import fit, recipe
 from degauss.timeseries.tsdiff import Likelihood, Sampling, TSDiff
-from degauss.timeseries.windows import RandomWindows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,8 +182,6 @@ class TSDiffForecaster:
     def _train(self, records: list[Regular]) -> TSDiff:
         from tempfile import TemporaryDirectory
 
-        from degauss.core.train import TrainConfig, train
-
         config = TSDiffConfig(
             context=self.context,
             horizon=self.horizon,
@@ -194,26 +192,16 @@ class TSDiffForecaster:
             blocks=self.blocks,
             state=self.state,
         )
-        windows = RandomWindows([record.values for record in records], config, self.seed)
-        model = TSDiff.new(config, self.seed)
         with TemporaryDirectory(prefix="degauss-") as temporary:
-            settings = TrainConfig(
-                out=Path(temporary if self.out is None else self.out),
+            settings = recipe(
+                Path(temporary if self.out is None else self.out),
                 steps=self.train_steps,
-                batch_size=self.batch,
+                batch=self.batch,
                 lr=self.lr,
-                warmup=min(100, self.train_steps // 10),
-                ema=0.99,
-                clip=0.5,
                 seed=self.seed,
-                save_every=250,
-                tracker=None,
                 device=self.device,
             )
-            result = train(model.network, model.loss, windows, settings)
-        model.network.load_state_dict(result.weights)
-        model.network.eval().requires_grad_(False)
-        return model
+            return fit(config, [record.values for record in records], settings)
 
     def _device(self) -> str:
         import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,10 +54,8 @@ class Train(SeriesOptions):
 
     def run(self) -> None:
         from degauss.core.cli import write_resolved_config
-        from degauss.core.train import Interrupted, TrainConfig, train
         from degauss.timeseries.config import TSDiffConfig
-        from degauss.timeseries.tsdiff import TSDiff
-        from degauss.timeseries.windows import RandomWindows
+        from degauss.timeseries.training import fit, recipe
 
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: is a file; expected a directory for the run, or a name to make one.")
@@ -84,26 +81,16 @@ class Train(SeriesOptions):
                 f"{config.min_context} + horizon {self.horizon} + hold_out {held}."
             )
         series = [record.values[: max(0, len(record.values) - held)] for record in records]
-        model = TSDiff.new(config, self.seed)
-        settings = TrainConfig(
-            out=self.out,
+        settings = recipe(
+            self.out,
             steps=self.steps,
-            batch_size=self.batch,
+            batch=self.batch,
             lr=self.lr,
-            warmup=min(100, self.steps // 10),
-            ema=0.99,
-            clip=0.5,
-            precision=self.precision,
             seed=self.seed,
-            save_every=250,
+            precision=self.precision,
             device=self.device,
+            tracker="tensorboard",
         )
-        windows = RandomWindows(series, config, self.seed)
         write_resolved_config(self.out / "train.toml", self)
-        try:
-            result = train(model.network, model.loss, windows, settings)
-        except Interrupted as stopped:
-            print(stopped, file=sys.stderr)
-            raise SystemExit(stopped.exit_code) from None
-        model.save(self.out / "model", result.weights)
-        print(f"wrote {self.out / 'model'} after {result.step} steps")
+        fit(config, series, settings)
+        print(f"wrote {self.out / 'model'} after {self.steps} steps")
