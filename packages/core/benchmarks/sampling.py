@@ -48,7 +48,7 @@ def by_hand(x: Tensor, eta: float) -> Tensor:
     """The loop one would write for this method alone: precomputed floats, in-place updates, torch.randn."""
     x = x.clone()
     before = torch.zeros_like(x)
-    for (state, weights, scale, _), t in zip(ROWS[eta], TIMES, strict=False):
+    for (state, weights, scale, *_), t in zip(ROWS[eta], TIMES, strict=False):
         mean = denoise(x, t).mean
         x.mul_(state).add_(mean, alpha=weights[0])
         if len(weights) > 1:

@@ -2,15 +2,17 @@ r"""A solver is a table: one kernel for every linear multistep method on a Gauss
 
 For a given grid, DDIM, DPM-Solver, DPM-Solver++, UniPC, DEIS, PLMS and their relatives are all
 
-    x_{i+1} = state_i x_i + sum_j weights_ij y_{i-j} + noise_i z_i,      y_i = keep_i . (x_i, posterior mean_i),
+    x_{i+1} = state_i x_i + sum_j weights_ij y_{i-j} + sum_j earlier_ij x_{i-1-j} + noise_i z_i,
+    y_i     = keep_i . (x_i, posterior mean_i, y_{i-1}, y_{i-2}, ...),
 
 with numbers known before the run starts. What the method *remembers* of each step, y, is the posterior mean
-itself, or the noise it implies, eps = (x - alpha mean) / sigma: ``keep`` says which. So a method is a small pure
-function from (schedule, grid) to a ``Table``, computed once in float64, and this kernel executes any of them with
-fused updates and no host synchronisation.
+itself, or the noise it implies, eps = (x - alpha mean) / sigma, or a running average of either: ``keep`` says
+which. So a method is a small pure function from (schedule, grid) to a ``Table``, computed once in float64, and this
+kernel executes any of them with fused updates and no host synchronisation.
 
 Correctors need nothing more: the corrected state is x_i plus a combination of y_i, y_{i-1}, ..., so a
-predictor-corrector pair is one row with one more weight.
+predictor-corrector pair is one row with one more weight. A method on several states (``earlier``) can be run backwards
+by algebra on its rows.
 """
 
 from __future__ import annotations
@@ -36,12 +38,17 @@ Array = NDArray[np.float64]
 
 
 class Row(NamedTuple):
-    """One step. ``weights`` are newest first; ``keep`` None remembers the posterior mean itself."""
+    """One step; every tuple is newest first.
+
+    ``keep``: the weights of what is remembered, on x_i, the mean, y_{i-1}, y_{i-2}, ...; None remembers the posterior
+    mean itself. ``earlier``: the weights on the states before x_i.
+    """
 
     state: float
     weights: tuple[float, ...]
     noise: float = 0.0
-    keep: tuple[float, float] | None = None
+    keep: tuple[float, ...] | None = None
+    earlier: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,13 @@ class Table:
     @cached_property
     def depth(self) -> int:
         """How many values of earlier steps the longest row needs."""
-        return max(len(row.weights) for row in self.rows) - 1
+        kept = max(len(row.keep or ()) for row in self.rows) - 2
+        return max(kept, *(len(row.weights) - 1 for row in self.rows), 0)
+
+    @cached_property
+    def states(self) -> int:
+        """How many earlier states the longest row needs."""
+        return max(len(row.earlier) for row in self.rows)
 
 
 Tabulate = Callable[[Schedule, Tensor], Table]
@@ -97,40 +110,54 @@ def snr_clock(path: Path) -> Clock:
 
 
 class Carry(NamedTuple):
-    """The memory of a run: its table, the grid's times on the device, and past values, newest first."""
+    """The memory of a run: its table, the grid's times on the device, past values and states, newest first."""
 
     table: Table
     times: tuple[Tensor, ...]
     past: tuple[Tensor, ...]
+    earlier: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class TableKernel:
-    """Executes a table. ``tabulate(schedule, grid)`` is the method."""
+    """Executes a table. ``tabulate(schedule, grid)`` is the method.
+
+    ``earlier``: states before the grid's first time, newest first, where the table's first rows ask for them.
+    """
 
     denoiser: Denoiser[Point]
     schedule: Schedule
     tabulate: Tabulate
+    earlier: tuple[Tensor, ...] = ()
 
     def init(self, x: Tensor, grid: Tensor, /) -> Carry:
         table, times = _tabulated(self.tabulate, self.schedule, tuple(grid.tolist()))
-        return Carry(table, times if x.device.type == "cpu" else torch.stack(times).to(x.device).unbind(), ())
+        times = times if x.device.type == "cpu" else torch.stack(times).to(x.device).unbind()
+        return Carry(table, times, (), self.earlier)
 
     def step(self, carry: Carry, x: Tensor, i: int, noise: Noise, /) -> tuple[Carry, Tensor]:
-        table, times, past = carry
-        state, weights, scale, keep = table.rows[i]
+        table, times, past, earlier = carry
+        state, weights, scale, keep, back = table.rows[i]
         value = self.denoiser(x, times[i]).mean
         if keep is not None:
-            value = torch.add(x * keep[0], value, alpha=keep[1])
+            value = _combine(torch.add(x * keep[0], value, alpha=keep[1]), keep[2:], past)
         past = (value, *past[: table.depth])
         # A fresh buffer, then in place: safe for autograd and for observers that keep x.
-        out = x * state if state else torch.zeros_like(x)
-        for weight, y in zip(weights, past):  # noqa: B905  (past may be longer; this loop is the overhead)
-            if weight:
-                out.add_(y, alpha=weight)
+        out = _combine(x * state if state else torch.zeros_like(x), weights, past)
+        if table.states:
+            out = _combine(out, back, earlier)
+            earlier = (x, *earlier[: table.states - 1])
         if scale:
             out.add_(noise.brownian(table.clock, i, x), alpha=scale)
-        return Carry(table, times, past), out
+        return Carry(table, times, past, earlier), out
+
+
+def _combine(out: Tensor, weights: tuple[float, ...], values: tuple[Tensor, ...]) -> Tensor:
+    """Add weighted values to ``out``, in place; a row that needs fewer values than there are takes the newest."""
+    for weight, value in zip(weights, values):  # noqa: B905  (this loop is the overhead)
+        if weight:
+            out.add_(value, alpha=weight)
+    return out
 
 
 @dataclass(frozen=True)
