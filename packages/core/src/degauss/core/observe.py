@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,3 +44,13 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         self.report(event.i + 1, event.steps)
+
+
+@dataclass
+class Last:
+    """Keeps the carry of the last step: what a kernel computed besides the state."""
+
+    carry: Any = None
+
+    def __call__(self, event: Event) -> None:
+        self.carry = event.carry
