@@ -332,6 +332,7 @@ PROGRAM = Program(
         "claims list": Verb("degauss.core.commands:ClaimsList", "List the claims and their verdicts"),
         "claims run": Verb("degauss.core.commands:ClaimsRun", "Run claims, all or those named"),
         "claims table": Verb("degauss.core.commands:ClaimsTable", "Write the text of CLAIMS.md"),
+        "compare": Verb("degauss.core.commands:Compare", "Draw error against evaluations of solvers on a denoiser"),
     },
 )
 

@@ -1,16 +1,23 @@
-"""The verbs of `degauss`: what the machine offers, which domains there are, and the claims."""
+"""The verbs of `degauss`: what the machine offers, which domains there are, the claims, and solvers compared."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from degauss.core import doctor
 from degauss.core.claims import Record, claims_page, find_claims, run_claim, source_tree
-from degauss.core.errors import InputError
+from degauss.core.errors import InputError, check_option, check_range
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from degauss.core.compare import Candidate, Outcome, Problem
 
 
 @dataclass(frozen=True)
@@ -89,3 +96,99 @@ class ClaimsTable:
 def recorded(root: Path) -> list[Record]:
     """The records of all claims under `root` that have been run."""
     return [record for claim in find_claims(root) if (record := claim.record()) is not None]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Draw error against evaluations of solvers on a denoiser, as a plot and a table.
+
+    The error is the median over samples of the distance to the exact flow from the same noise.
+    """
+
+    denoiser: str = "overlapping"
+    """`gaussian`, `overlapping` or `separated` (closed forms), or `package.module:function`, a function without
+    arguments that returns a `degauss.core.compare.Problem`."""
+    solvers: tuple[str, ...] = ("ddim", "heun", "2m", "3m", "unipc-2", "unipc-3")
+    """The solvers, by name."""
+    evaluations: tuple[int, ...] = (5, 7, 10, 15, 20, 40, 80)
+    """The numbers of evaluations to measure at."""
+    samples: int = 64
+    """How many samples the median is taken over."""
+    seed: int = 0
+    """The noise they start from."""
+    output: Path = Path("out/compare")
+    """A folder for `errors.csv` and `errors.png`."""
+
+    def run(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from degauss.core.compare import compare, write_csv
+        from degauss.core.plots import error_curves
+
+        check_range("--samples", self.samples, 1)
+        for budget in self.evaluations:
+            check_range("--evaluations", budget, 1)
+        problem, candidates = load_problem(self.denoiser), load_candidates(self.solvers)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("measuring", total=len(candidates) * len(self.evaluations))
+            outcomes = compare(
+                problem,
+                candidates,
+                self.evaluations,
+                seed=self.seed,
+                samples=self.samples,
+                report=lambda _: progress.advance(bar),
+            )
+        Console().print(error_table(outcomes, self.evaluations))
+        self.output.mkdir(parents=True, exist_ok=True)
+        write_csv(self.output / "errors.csv", outcomes)
+        error_curves(self.output / "errors.png", outcomes, f"Error against evaluations: {self.denoiser}")
+        print(f"wrote {self.output / 'errors.csv'} and {self.output / 'errors.png'}")
+
+
+def load_problem(name: str) -> Problem:
+    """A closed form by its name, or what a user's `package.module:function` returns.
+
+    Raises:
+        InputError: there is no such name, module or function, or it returns something else.
+    """
+    import importlib
+
+    from degauss.core.compare import PROBLEMS, Problem
+
+    module, colon, function = name.partition(":")
+    if not colon:
+        return PROBLEMS[check_option("--denoiser", name, PROBLEMS)]()
+    try:
+        problem = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"--denoiser {name}: it cannot be imported ({error}).") from error
+    if not isinstance(problem, Problem):
+        raise InputError(f"--denoiser {name}: it must return a compare.Problem, but returned {type(problem).__name__}.")
+    return problem
+
+
+def load_candidates(names: Sequence[str]) -> list[Candidate]:
+    """Solvers by their names.
+
+    Raises:
+        InputError: there is no solver of a name given.
+    """
+    from degauss.core.compare import solvers
+
+    known = solvers()
+    return [known[check_option("--solvers", name, known)] for name in names]
+
+
+def error_table(outcomes: Sequence[Outcome], budgets: Sequence[int]) -> Table:
+    """A row for each solver, a column for each number of evaluations allowed."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    title = "median error (data units) at so many evaluations"
+    table = Table("solver", *(str(budget) for budget in budgets), title=title, box=SIMPLE)
+    for name in dict.fromkeys(outcome.name for outcome in outcomes):
+        errors = {outcome.budget: f"{outcome.error:.2g}" for outcome in outcomes if outcome.name == name}
+        table.add_row(name, *(errors.get(budget, "") for budget in budgets))
+    return table
