@@ -18,8 +18,8 @@ STEPS, PAPER = 1200, 0.011
 CLAIM = Claim(
     paper="Kollovieh et al. 2023, Predict, Refine, Synthesize (TSDiff), table 1, exchange rate",
     statement="TSDiff-Q with ancestral sampling reaches a CRPS (mean weighted quantile loss) of .011.",
-    expected="The median over seeds is at most .011 on all 40 entries, after 1,200 training steps: holds. Below the last "
-    "value with its past errors too? The figures say.",
+    expected="The median over seeds is at most .011 on all 40 entries, after 1,200 training steps: holds. "
+    "Whether it is also below the last value with its past errors, the figures say.",
 )
 
 

@@ -10,6 +10,7 @@ from statistics import median
 import torch
 
 from degauss.core.claims import Claim, Result
+from degauss.core.gaussian import ddim
 from degauss.timeseries.exchange import naive_scores, score, split, trained
 from degauss.timeseries.tsdiff import Sampling
 
@@ -33,7 +34,7 @@ def run(seeds: Sequence[int]) -> Result:
     searched: list[float] = []
     for seed in seeds:
         model = trained(Path(f"out/claims/exchange-rate-{STEPS}-{seed}"), STEPS, seed)
-        base = Sampling(samples=16, steps=20, seed=seed)
+        base = Sampling(samples=16, steps=20, solver=ddim(), seed=seed)
         published.append(score(model, part, replace(base, form="published", guidance=8.0)))
         searched.append(score(model, part, base))
     if round(median(published), 3) <= PAPER:
