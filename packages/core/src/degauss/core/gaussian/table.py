@@ -189,5 +189,7 @@ def table_solver(function: Callable[..., Table], **options: Any) -> TableSolver:
 @lru_cache(maxsize=256)
 def _tabulated(tabulate: Tabulate, schedule: Schedule, times: tuple[float, ...]) -> tuple[Table, tuple[Tensor, ...]]:
     # Methods, schedules and grids are values, so a server's thousandth run need not compute its table again.
-    grid = check_grid(torch.tensor(times, dtype=torch.float64))
-    return tabulate(schedule, grid), grid.unbind()
+    # Kept for later runs, which may be differentiated even if this one runs in inference mode.
+    with torch.inference_mode(False):
+        grid = check_grid(torch.tensor(times, dtype=torch.float64))
+        return tabulate(schedule, grid), grid.unbind()
