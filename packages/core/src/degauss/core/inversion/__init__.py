@@ -1,0 +1,1 @@
+"""Inversion: from data back to the noise that makes it."""
