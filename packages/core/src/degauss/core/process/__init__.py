@@ -1,0 +1,1 @@
+"""Processes beyond data-to-noise: paths around an observation, bridges, interpolants, rectified flows."""
