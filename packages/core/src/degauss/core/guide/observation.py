@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from torch import Tensor
 from degauss.core.denoiser import Denoiser, expand
 from degauss.core.gaussian.exponential import ddim_table
 from degauss.core.gaussian.table import Carry, Table, TableKernel
+from degauss.core.guide.loss import loss_gradient
 from degauss.core.noise import Noise
 from degauss.core.posterior import Point
 from degauss.core.schedule import Schedule
@@ -68,21 +69,6 @@ def quantile_levels(samples: int, series: int = 1) -> Tensor:
     return ((torch.arange(samples) + 1) / (samples + 1)).repeat(series)
 
 
-class _Evaluated(NamedTuple):
-    mean: Tensor
-    gradient: Tensor
-
-
-def _energy_gradient(denoiser: Denoiser[Point], energy: Energy, x: Tensor, t: Tensor, cond: Any) -> _Evaluated:
-    """The posterior mean at x, and the gradient of its energy with respect to x; one forward, one backward pass."""
-    outer = torch.is_grad_enabled()
-    with torch.enable_grad():
-        leaf = x if outer and x.requires_grad else x.detach().requires_grad_(True)
-        mean = denoiser(leaf, t, **cond).mean
-        (gradient,) = torch.autograd.grad(energy(mean).sum(), leaf, create_graph=outer and x.requires_grad)
-    return _Evaluated(mean if outer else mean.detach(), gradient)
-
-
 @dataclass(frozen=True)
 class ObservationGuidance:
     """The guided denoiser: mean' = mean - scale (sigma^2 / alpha) grad_x E(mean(x)).
@@ -97,7 +83,7 @@ class ObservationGuidance:
     scale: float
 
     def __call__(self, x: Tensor, t: Tensor, /, **cond: Any) -> Point:
-        mean, gradient = _energy_gradient(self.denoiser, self.energy, x, t, cond)
+        mean, gradient = loss_gradient(self.denoiser, self.energy, x, t, cond)
         alpha, sigma = self.schedule(t)
         return Point(mean - expand(self.scale * sigma**2 / alpha, x) * gradient)
 
@@ -119,7 +105,7 @@ class SearchedGuidance:
     halvings: int = 16
 
     def __call__(self, x: Tensor, t: Tensor, /, **cond: Any) -> Point:
-        mean, gradient = _energy_gradient(self.denoiser, self.energy, x, t, cond)
+        mean, gradient = loss_gradient(self.denoiser, self.energy, x, t, cond)
         alpha, sigma = self.schedule(t)
         direction = expand(-(sigma**2) / alpha, x) * gradient
         event = tuple(range(1, x.ndim))
@@ -160,6 +146,6 @@ class GuidedAncestral:
         time, variance = carry.times[i], carry.table.rows[i].noise ** 2
         carry, x = self._ancestral.step(carry, x, i, noise)
         if variance > 0:
-            _, gradient = _energy_gradient(self.denoiser, self.energy, x, time, {})
+            _, gradient = loss_gradient(self.denoiser, self.energy, x, time, {})
             x = torch.add(x, gradient, alpha=-self.scale * variance)
         return carry, x
