@@ -26,7 +26,7 @@ from degauss.core.gaussian.dc import (
     fit_ratios,
     interpolation,
 )
-from degauss.core.gaussian.olss import end_errors, trajectory
+from degauss.core.gaussian.teacher import end_errors, trajectory
 from degauss.core.gaussian.unipc import Variant, unipc_table
 from degauss.core.grid import uniform_log_snr, uniform_time
 from degauss.core.oracle import MixtureOracle

@@ -207,9 +207,9 @@ def test_save_and_load(tmp_path: Path) -> None:
     [
         ({"format": "other"}, "'other'"),
         ({"format_version": 99}, "newer"),
-        ({"model": 3}, "'model' is 3"),
-        ({"s": None}, "'s' as nested lists"),
-        ({"b": [[1.0], [2.0, 3.0]]}, "'b' as nested lists"),
+        ({"model": 3}, "model must be a string, but is 3"),
+        ({"s": None}, "s must be nested lists"),
+        ({"b": [[1.0], [2.0, 3.0]]}, "b must be nested lists"),
         ({"l": [[0.5]] * 4}, "one shape"),
         ({"l": [[float("nan")] * 3] * 5}, "l must be finite"),
         ({"lam": [0.0, 1.0, 1.0, 2.0, 3.0]}, "increasing"),

@@ -21,13 +21,11 @@ from degauss.core.gaussian.olss import (
     _gram,
     _Jumps,
     _ridge,
-    end_errors,
     fit_olss,
     jump_grid,
     olss,
-    refine,
-    trajectory,
 )
+from degauss.core.gaussian.teacher import end_errors, refine, trajectory
 from degauss.core.grid import uniform_log_snr, uniform_time
 from degauss.core.observe import Trajectory
 from degauss.core.oracle import GaussianOracle, MixtureOracle

@@ -35,7 +35,7 @@ from degauss.core.gaussian import (
 )
 from degauss.core.gaussian.exponential import data_table, ddim_table, nodes, noise_table
 from degauss.core.gaussian.table import Carry, Table, on_grid
-from degauss.core.gaussian.unipc import _predictor as unipc_predictor
+from degauss.core.gaussian.unipc import predictor_weights as unipc_predictor
 from degauss.core.gaussian.unipc import unipc_table
 from degauss.core.grid import karras, uniform_log_snr, uniform_time
 from degauss.core.observe import Trajectory

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from degauss.core import Denoiser, Noise, Point, Schedule, simulate
-from degauss.core.gaussian.olss import end_errors, refine, trajectory
+from degauss.core.gaussian.teacher import end_errors, refine, trajectory
 from degauss.core.gaussian.unipc import unipc
 from degauss.core.oracle import MixtureOracle
 

@@ -11,7 +11,7 @@ from degauss.core import Noise, simulate
 from degauss.core.claims import Claim, Result
 from degauss.core.gaussian import dpmpp, unipc
 from degauss.core.gaussian.first_step import AnalyticFirstStep
-from degauss.core.gaussian.olss import trajectory
+from degauss.core.gaussian.teacher import trajectory
 from degauss.core.grid import uniform_log_snr
 
 from ._problem import BATCH, DIM, DOUBLE, SCHEDULE, SIGMA_MAX, SIGMA_MIN, Solver, median, mixture, start, verdict

@@ -14,7 +14,7 @@ from degauss.core import Denoiser, LinearVP, Noise, Point, Schedule
 from degauss.core.claims import Claim, Result
 from degauss.core.gaussian import unipc
 from degauss.core.gaussian.dc import RatioPolynomial, dc, fit_polynomial, fit_ratios
-from degauss.core.gaussian.olss import end_errors, trajectory
+from degauss.core.gaussian.teacher import end_errors, trajectory
 from degauss.core.grid import uniform_time
 from degauss.core.oracle import MixtureOracle
 

@@ -6,11 +6,12 @@ with ``functools.partial``. A grid that ends at t = 0 on a schedule with sigma(0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from degauss.core.errors import InputError
 from degauss.core.schedule import Schedule
 
 _ROUNDING = 1e-12
@@ -67,3 +68,11 @@ def check_grid(grid: Tensor) -> Tensor:
     if not (bool((gaps < 0).all()) or bool((gaps > 0).all())):
         raise ValueError("a grid must be strictly monotone; found repeated or turning times")
     return grid
+
+
+def check_times(field: str, times: Sequence[float]) -> None:
+    """InputError naming the field unless the times are a grid."""
+    try:
+        check_grid(torch.tensor(tuple(times), dtype=torch.float64))
+    except ValueError as error:
+        raise InputError(f"{field} must be the times of a grid: {error}.") from error

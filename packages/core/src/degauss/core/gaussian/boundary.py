@@ -30,7 +30,7 @@ from torch import Tensor
 
 from degauss.core.denoiser import Denoiser
 from degauss.core.errors import InputError
-from degauss.core.gaussian.olss import integer, numbers
+from degauss.core.fields import integer, numbers
 from degauss.core.grid import check_grid
 from degauss.core.kernel import simulate
 from degauss.core.noise import Noise

@@ -35,15 +35,16 @@ from torch import Tensor
 
 from degauss.core.denoiser import Denoiser
 from degauss.core.errors import InputError, check_option
+from degauss.core.fields import integer, numbers, sequence
 from degauss.core.gaussian.exponential import data_scales, nodes
-from degauss.core.gaussian.olss import check_times, integer, numbers, sequence, trajectory
 from degauss.core.gaussian.table import Array, Row, Table, TableSolver, index_clock, on_grid, table_solver
+from degauss.core.gaussian.teacher import trajectory
 from degauss.core.gaussian.unipc import (
     Variant,
-    _correction,  # pyright: ignore[reportPrivateUsage]
-    _predictor,  # pyright: ignore[reportPrivateUsage]
+    correction_weights,
+    predictor_weights,
 )
-from degauss.core.grid import check_grid
+from degauss.core.grid import check_grid, check_times
 from degauss.core.posterior import Point
 from degauss.core.schedule import Schedule
 
@@ -92,10 +93,10 @@ def _plan(schedule: Schedule, grid: Tensor, order: int, variant: Variant) -> lis
     for i in range(path.steps):
         state, _ = data_scales(path, i, 0.0)
         used = nodes(path, i, order, lower_final=True)
-        predictor = _predictor(path, i, used, variant)
+        predictor = predictor_weights(path, i, used, variant)
         knots = tuple(path.time[[i, i - 1, i - 2]].tolist()) if i >= _UNCOMPENSATED else ()
         plan.append(_Step(state, correction, predictor, knots))
-        correction = _correction(path, i, used, predictor, variant)
+        correction = correction_weights(path, i, used, predictor, variant)
     return plan
 
 

@@ -11,7 +11,8 @@ et al. 2023; Xue et al. 2023). With c = 1 + eta^2,
 
 and the method is: replace mean(lam) or eps(lam) by the Lagrange polynomial through its last ``order`` values. The
 polynomial may be in lam (DPM-Solver, DEIS's log-rho), in k (DEIS's rho) or in t (DEIS's t); the integrals of the
-basis polynomials are the weights, by Gauss-Legendre quadrature in float64.
+basis polynomials are the weights (see ``lagrange``). In the noise form the exponential is the measure dk itself: with
+the polynomial in k this is Adams-Bashforth with the weights of the actual grid, the honest form of PLMS.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from degauss.core.gaussian import lagrange
 from degauss.core.gaussian.table import (
     Array,
     Path,
@@ -37,10 +39,6 @@ from degauss.core.gaussian.table import (
 )
 from degauss.core.noise import Clock
 from degauss.core.schedule import Schedule
-
-# The integrands are a polynomial times an exponential over at most a few tens of e-folds: 64 points are exact to
-# rounding.
-_NODES, _WEIGHTS = (np.asarray(part, dtype=np.float64) for part in np.polynomial.legendre.leggauss(64))
 
 Axis = Literal["log_snr", "ratio", "time"]
 
@@ -82,7 +80,7 @@ def ddim_table(schedule: Schedule, grid: Tensor, *, eta: float = 0.0) -> Table:
     for i in range(path.steps):
         alpha_s, sigma_s = path.alpha[i], path.sigma[i]
         alpha_t, sigma_t = path.alpha[i + 1], path.sigma[i + 1]
-        fresh = eta**2 * -np.expm1(2 * (path.lam[i] - path.lam[i + 1]))
+        fresh = eta**2 * -np.expm1(2 * (path.lam[i] - path.lam[i + 1])) if eta else 0.0
         old = np.sqrt(max(1 - fresh, 0.0)) * sigma_t / sigma_s
         rows.append(Row(float(old), (float(alpha_t - old * alpha_s),), float(sigma_t * np.sqrt(fresh))))
     return Table(tuple(rows), snr_clock(path))
@@ -96,11 +94,7 @@ def data_table(schedule: Schedule, grid: Tensor, *, order: int, eta: float = 0.0
     for i in range(path.steps):
         state, noise = data_scales(path, i, eta)
         used = nodes(path, i, order, lower_final)
-        if len(used) == 1:
-            weights = (float(path.alpha[i + 1] * -np.expm1(-rate * (path.lam[i + 1] - path.lam[i]))),)
-        else:
-            weights = _weights(path, i, used, _lam, lambda lam, end: rate * np.exp(-rate * (end - lam)))
-        rows.append(Row(state, weights, noise))
+        rows.append(Row(state, tuple(data_weights(path, i, used, rate).tolist()), noise))
     return Table(tuple(rows), data_clock(path, eta))
 
 
@@ -117,7 +111,7 @@ def noise_table(
     path = noise_path(schedule, grid)
     rate = 1 + eta**2
     variables: dict[Axis, Callable[[Array], Array]] = {
-        "log_snr": _lam,
+        "log_snr": lambda lam: lam,
         "ratio": lambda lam: np.exp(-lam),
         "time": lambda lam: schedule.time(torch.from_numpy(2 * lam)).numpy(),
     }
@@ -125,12 +119,8 @@ def noise_table(
     for i in range(path.steps):
         state, noise = noise_scales(path, i, eta)
         used = nodes(path, i, order, lower_final)
-        if len(used) == 1:
-            k_s, k_t = path.sigma[i : i + 2] / path.alpha[i : i + 2]
-            weights = (float(path.alpha[i + 1] * rate * (k_t - k_s)),)
-        else:
-            weights = _weights(path, i, used, variables[axis], lambda lam, _: -rate * np.exp(-lam))
-        rows.append(Row(state, weights, noise, eps_keep(path, i)))
+        weights = noise_weights(path, i, used, rate, variables[axis])
+        rows.append(Row(state, tuple(weights.tolist()), noise, eps_keep(path, i)))
     return Table(tuple(rows), noise_clock(path, eta))
 
 
@@ -202,7 +192,7 @@ def noise_scales(path: Path, i: int, eta: float) -> tuple[float, float]:
     """(state, noise) of the noise form at step i."""
     alpha_s, alpha_t = path.alpha[i], path.alpha[i + 1]
     k_s, k_t = path.sigma[i] / alpha_s, path.sigma[i + 1] / alpha_t
-    return float(alpha_t / alpha_s), float(alpha_t * eta * np.sqrt((k_s - k_t) * (k_s + k_t)))
+    return float(alpha_t / alpha_s), float(alpha_t * eta * np.sqrt((k_s - k_t) * (k_s + k_t))) if eta else 0.0
 
 
 def noise_clock(path: Path, eta: float) -> Clock:
@@ -212,24 +202,21 @@ def noise_clock(path: Path, eta: float) -> Clock:
     return tuple(-float(k) for k in (path.sigma / path.alpha) ** 2)
 
 
-def _weights(
-    path: Path,
-    i: int,
-    used: list[int],
-    variable: Callable[[Array], Array],
-    density: Callable[[Array, float], Array],
-) -> tuple[float, ...]:
-    """alpha_t times the integral over [lam_s, lam_t] of each Lagrange basis polynomial against a density."""
+def data_weights(path: Path, i: int, used: list[int], rate: float = 1.0) -> Array:
+    """The data form's weights for step i on the means at the grid points ``used``: polynomial in lam."""
     start, end = float(path.lam[i]), float(path.lam[i + 1])
-    lam = start + 0.5 * (end - start) * (_NODES + 1)
-    measure = 0.5 * (end - start) * _WEIGHTS * density(lam, end)
-    at, knots = variable(lam), variable(path.lam[used])
-    basis = [
-        np.prod([(at - other) / (knot - other) for k, other in enumerate(knots) if k != j], axis=0)
-        for j, knot in enumerate(knots)
-    ]
-    return tuple(float(path.alpha[i + 1] * np.sum(measure * polynomial)) for polynomial in basis)
+    if len(used) == 1:
+        return path.alpha[i + 1 : i + 2] * -np.expm1(-rate * (end - start))
+    at, measure = lagrange.quadrature(start, end)
+    density = rate * np.exp(-rate * (end - at))
+    return path.alpha[i + 1] * lagrange.weights(path.lam[used], at, measure * density)
 
 
-def _lam(lam: Array) -> Array:
-    return lam
+def noise_weights(path: Path, i: int, used: list[int], rate: float, variable: Callable[[Array], Array]) -> Array:
+    """The noise form's weights for step i on the noises at ``used``: polynomial in ``variable(lam)``."""
+    if len(used) == 1:
+        k_s, k_t = path.sigma[i : i + 2] / path.alpha[i : i + 2]
+        return path.alpha[i + 1 : i + 2] * rate * (k_t - k_s)
+    at, measure = lagrange.quadrature(float(path.lam[i]), float(path.lam[i + 1]))
+    density = -rate * np.exp(-at)
+    return path.alpha[i + 1] * lagrange.weights(variable(path.lam[used]), variable(at), measure * density)

@@ -19,9 +19,6 @@ regression towards DDIM's step,
     min  E |x* - s x_i - sum_j d_j mean_j|^2 + ridge (|s - s_ddim|^2 E|x_i|^2 + sum_j |d_j - d_ddim|^2 E|mean_j|^2),
 
 in which E is over the entries of the fitting batch, and ``ridge`` has no unit.
-
-The module also holds what every solver that is fitted to a teacher needs: the teacher's ``trajectory``, and
-``end_errors``, which is only honest on noise that the fit has not seen.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,15 +35,12 @@ from torch import Tensor
 
 from degauss.core.denoiser import Denoiser
 from degauss.core.errors import InputError
+from degauss.core.fields import expect, numbers, sequence
 from degauss.core.gaussian.exponential import ddim_table
 from degauss.core.gaussian.table import Array, Row, Table, TableSolver, index_clock, on_grid, table_solver
-from degauss.core.gaussian.unipc import unipc
-from degauss.core.grid import check_grid
-from degauss.core.kernel import Event, simulate
-from degauss.core.noise import Noise
-from degauss.core.observe import Trajectory
+from degauss.core.gaussian.teacher import trajectory
+from degauss.core.grid import check_grid, check_times
 from degauss.core.posterior import Point
-from degauss.core.sampling import Solver
 from degauss.core.schedule import Schedule
 
 # How far apart two grids may be and still be the same one after a passage through decimal digits.
@@ -68,15 +62,20 @@ class LeastSquares:
     def __post_init__(self) -> None:
         check_times("times", self.times)
         steps = len(self.times) - 1
-        _expect("states", len(self.states) == steps, f"{steps} numbers, one a step", f"{len(self.states)}")
-        _expect("weights", len(self.weights) == steps, f"{steps} rows, one a step", f"{len(self.weights)}")
+        expect("states", len(self.states) == steps, f"{steps} numbers, one a step", f"{len(self.states)}")
+        expect("weights", len(self.weights) == steps, f"{steps} rows, one a step", f"{len(self.weights)}")
         for i, row in enumerate(self.weights):
-            _expect(f"weights[{i}]", len(row) == i + 1, f"{i + 1} numbers", f"{len(row)}")
+            expect(f"weights[{i}]", len(row) == i + 1, f"{i + 1} numbers", f"{len(row)}")
 
     @property
     def grid(self) -> Tensor:
         """The times as a grid, float64 ``[steps + 1]``."""
         return torch.tensor(self.times, dtype=torch.float64)
+
+    @property
+    def solver(self) -> TableSolver:
+        """The solver that was fitted, to be run on ``grid``."""
+        return olss(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists of numbers."""
@@ -247,110 +246,3 @@ def _weighted(values: Sequence[Tensor], weights: Array) -> Tensor:
     for value, weight in zip(values[1:], weights[1:].tolist(), strict=True):
         out.add_(value, alpha=weight)
     return out
-
-
-# --- the teacher --------------------------------------------------------------------------------------------
-
-
-def refine(schedule: Schedule, grid: Tensor, pieces: int) -> Tensor:
-    """Each interval in ``pieces``, even in log-SNR, or in time where the log-SNR of an end is infinite."""
-    grid = check_grid(grid)
-    log_snr = schedule.log_snr(grid)
-    parts = torch.arange(pieces, dtype=torch.float64) / pieces
-    out: list[Tensor] = []
-    for start, end, low, high in zip(grid[:-1], grid[1:], log_snr[:-1], log_snr[1:], strict=True):
-        finite = bool(torch.isfinite(low) & torch.isfinite(high))
-        inside = schedule.time(torch.lerp(low, high, parts)) if finite else torch.lerp(start, end, parts)
-        # The grid's own times stay as they are, to the bit.
-        out.extend((start[None], inside[1:]))
-    return torch.cat([*out, grid[-1:]])
-
-
-@torch.no_grad()
-def trajectory(
-    denoiser: Denoiser[Point],
-    schedule: Schedule,
-    x: Tensor,
-    grid: Tensor,
-    *,
-    pieces: int = 20,
-    solver: Solver | None = None,
-) -> Tensor:
-    """The teacher's states at the times of ``grid``, ``[steps + 1, batch, *event]``; the first is x.
-
-    ``solver`` (UniPC-3 unless given; any deterministic one) takes ``pieces`` steps in each interval of the grid.
-    Raises FloatingPointError if a state is not finite.
-    """
-    fine = refine(schedule, grid, pieces)
-    kept = Trajectory()
-
-    def keep(event: Event) -> None:
-        if (event.i + 1) % pieces == 0:
-            kept(event)
-
-    kernel = (solver or unipc())(denoiser, schedule)
-    simulate(kernel, x, fine, Noise(0, range(len(x))), observe=[keep])
-    states = torch.stack([x, *kept.states])
-    if not bool(torch.isfinite(states).all()):
-        raise FloatingPointError(f"the teacher's {len(fine) - 1} steps made its states non-finite")
-    return states
-
-
-@torch.no_grad()
-def end_errors(
-    solver: Solver,
-    denoiser: Denoiser[Point],
-    schedule: Schedule,
-    x: Tensor,
-    grid: Tensor,
-    *,
-    teacher: Tensor | None = None,
-) -> Tensor:
-    """How far from the teacher each sample ends: the root mean square over the event, ``[batch]``.
-
-    ``x``: start states *not used in fitting*; the error on the fitting batch says nothing about the next one. Give
-    the median of the result: a mean is ruled by the few samples that end in another mode.
-    """
-    goal = (trajectory(denoiser, schedule, x, grid) if teacher is None else teacher)[-1]
-    end = simulate(solver(denoiser, schedule), x, check_grid(grid), Noise(0, range(len(x))))
-    return (end - goal).flatten(1).pow(2).mean(1).sqrt()
-
-
-# --- values that were written as JSON -----------------------------------------------------------------------
-
-
-def sequence(about: Mapping[str, Any], field: str) -> list[Any]:
-    """A list; InputError naming the field if it is missing or something else."""
-    value = about.get(field)
-    _expect(field, isinstance(value, list), "a list", "missing" if field not in about else f"{value!r}")
-    return cast("list[Any]", value)
-
-
-def numbers(about: Mapping[str, Any], field: str) -> tuple[float, ...]:
-    """A list of finite numbers; InputError naming the field, and the first entry that is none."""
-    values = sequence(about, field)
-    for i, value in enumerate(values):
-        fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        _expect(f"{field}[{i}]", fine, "a finite number", f"{value!r}")
-    return tuple(map(float, values))
-
-
-def integer(about: Mapping[str, Any], field: str) -> int:
-    """An integer; InputError naming the field if it is missing or something else."""
-    value = about.get(field)
-    fine = isinstance(value, int) and not isinstance(value, bool)
-    _expect(field, fine, "an integer", "missing" if field not in about else f"{value!r}")
-    return cast("int", value)
-
-
-def check_times(field: str, times: Sequence[float]) -> None:
-    """InputError unless the times are a grid."""
-    try:
-        check_grid(torch.tensor(tuple(times), dtype=torch.float64))
-    except ValueError as error:
-        raise InputError(f"{field} must be the times of a grid: {error}.") from error
-
-
-def _expect(field: str, fine: bool, expected: str, found: str) -> None:
-    if not fine:
-        raise InputError(f"{field} must be {expected}, but is {found}.")

@@ -24,11 +24,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ from torch import Tensor
 from degauss.core.checkpoint import FORMAT_VERSION, atomic_path, read_header, write_json
 from degauss.core.denoiser import Denoiser
 from degauss.core.errors import InputError
+from degauss.core.fields import expect
 from degauss.core.gaussian.exponential import dpmpp
 from degauss.core.gaussian.unipc import unipc
 from degauss.core.grid import check_grid, uniform_log_snr
@@ -130,34 +131,44 @@ class ModelStatistics:
     def _slopes(self) -> Tensor:
         return spline_slopes(self.lam, self._values)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain nested lists of numbers, exact to the last bit."""
+        tensors = {"lam": self.lam, "l": self.l, "s": self.s, "b": self.b}
+        return {"model": self.model, **{name: value.tolist() for name, value in tensors.items()}}
+
+    @classmethod
+    def from_json(cls, about: Mapping[str, Any]) -> ModelStatistics:
+        """What ``to_json`` gave; InputError naming the field that is missing or of another kind."""
+        model = about.get("model")
+        expect("model", isinstance(model, str), "a string", f"{model!r}")
+        lam, l, s, b = (_numbers(about, name) for name in ("lam", "l", "s", "b"))  # noqa: E741
+        try:
+            return cls(lam, l, s, b, cast("str", model))
+        except ValueError as error:
+            raise InputError(f"these are no usable statistics: {error}.") from error
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the statistics as JSON, whole or not at all."""
-        about = {"format": KIND, "format_version": FORMAT_VERSION, "model": self.model, "lam": self.lam.tolist()}
         with atomic_path(path) as partial:
-            write_json(partial, {**about, "l": self.l.tolist(), "s": self.s.tolist(), "b": self.b.tolist()})
+            write_json(partial, {"format": KIND, "format_version": FORMAT_VERSION, **self.to_json()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ModelStatistics:
         """Read what ``save`` wrote, to the last bit. Raises InputError for a file that is missing or is not that."""
         path = FilePath(path)
         about = read_header(path, KIND)
-        model = about.get("model")
-        if not isinstance(model, str):
-            raise InputError(f"{path} must name its model with a string, but 'model' is {model!r}.")
-        lam, l, s, b = (_numbers(path, about, name) for name in ("lam", "l", "s", "b"))  # noqa: E741
         try:
-            return cls(lam, l, s, b, model)
-        except ValueError as error:
-            raise InputError(f"{path} holds no usable statistics: {error}.") from error
+            return cls.from_json(about)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
 
-def _numbers(path: FilePath, about: dict[str, Any], name: str) -> Tensor:
-    if name not in about:
-        raise InputError(f"{path} must hold the statistics lam, l, s and b, but has no {name!r}.")
+def _numbers(about: Mapping[str, Any], field: str) -> Tensor:
+    expect(field, field in about, "nested lists of numbers of one shape", "missing")
     try:
-        return torch.tensor(about[name], dtype=torch.float64)
+        return torch.tensor(about[field], dtype=torch.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path} must hold {name!r} as nested lists of numbers of one shape ({error}).") from error
+        raise InputError(f"{field} must be nested lists of numbers of one shape, but is not ({error}).") from error
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

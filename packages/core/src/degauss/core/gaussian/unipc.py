@@ -1,9 +1,10 @@
 r"""UniPC: a predictor-corrector of any order with no extra evaluation (Zhao et al. 2023, UniPC-B, data form).
 
 At step i the predictor of order p passes through the last p posterior means, and once the mean at the predicted
-point is known, the corrector of order p redoes the same step with that point added. The weights solve
-R a = b with R_{kl} = r_l^{k-1}, r_l = (lam_l - lam_s)/h, and b from the phi functions; ``B(h)`` is h ("bh1") or
-e^h - 1 ("bh2"), which only matters for the last point.
+point is known, the corrector redoes the same step with that point added. Published as the solution of R a = b with
+R_{kl} = r_l^{k-1}, r_l = (lam_l - lam_s)/h, and b from the phi functions over B(h), these are the integrals of the
+Lagrange polynomial (see ``lagrange``), and B(h) cancels. It does not where a lone slope gets the weight B(h)/2 instead:
+in the predictor of order 2 and the corrector of order 1. ``B(h)`` is h ("bh1") or e^h - 1 ("bh2"), h taken negative.
 
 The corrected state is the predicted one plus a known combination of posterior means, so both become one row
 (see ``table``).
@@ -11,13 +12,12 @@ The corrected state is the predicted one plus a known combination of posterior m
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
-from degauss.core.gaussian.exponential import data_scales, nodes
+from degauss.core.gaussian.exponential import data_scales, data_weights, nodes
 from degauss.core.gaussian.table import Array, Path, Row, Table, TableSolver, index_clock, on_grid, table_solver
 from degauss.core.schedule import Schedule
 
@@ -39,63 +39,36 @@ def unipc_table(
     for i in range(path.steps):
         state, _ = data_scales(path, i, 0.0)
         used = nodes(path, i, order, lower_final)
-        predictor = _predictor(path, i, used, variant)
+        predictor = predictor_weights(path, i, used, variant)
         # The state multiplies the corrected x_i = x_i + correction . (mean_i, mean_{i-1}, ...).
         weights = state * correction
         weights = np.pad(weights, (0, max(0, len(predictor) - len(weights))))
         weights[: len(predictor)] += predictor
         rows.append(Row(state, tuple(weights.tolist())))
-        correction = _correction(path, i, used, predictor, variant)
+        correction = correction_weights(path, i, used, predictor, variant)
     return Table(tuple(rows), index_clock(path))
 
 
-def _predictor(path: Path, i: int, used: list[int], variant: Variant) -> Array:
+def predictor_weights(path: Path, i: int, used: list[int], variant: Variant) -> Array:
     """The predictor's weights on mean_i, mean_{i-1}, ...; UniP."""
-    h = path.lam[i + 1] - path.lam[i]
-    if len(used) == 1:
-        return np.array([-path.alpha[i + 1] * np.expm1(-h)])
-    ratios = (path.lam[used[1:]] - path.lam[i]) / h
-    if len(ratios) == 1:
-        slopes = np.array([0.5])
-    else:
-        slopes = np.asarray(np.linalg.solve(*_conditions(ratios, h, variant)), dtype=np.float64)
-    return _expand(path, i, ratios, slopes, variant)
+    return _half_slope(path, i, used[1], variant) if len(used) == 2 else data_weights(path, i, used)
 
 
-def _correction(path: Path, i: int, used: list[int], predictor: Array, variant: Variant) -> Array:
+def correction_weights(path: Path, i: int, used: list[int], predictor: Array, variant: Variant) -> Array:
     """Corrector minus predictor for the step i -> i + 1, as weights on mean_{i+1}, mean_i, ...; UniC."""
-    h = path.lam[i + 1] - path.lam[i]
-    if not np.isfinite(h):
+    if not np.isfinite(path.lam[i : i + 2]).all():
         return np.zeros(1)
-    ratios = np.append((path.lam[used[1:]] - path.lam[i]) / h, 1.0)
-    if len(ratios) == 1:
-        slopes = np.array([0.5])
+    if len(used) == 1:
+        old, new = _half_slope(path, i, i + 1, variant)
+        corrector = np.array([new, old])
     else:
-        slopes = np.asarray(np.linalg.solve(*_conditions(ratios, h, variant)), dtype=np.float64)
-    corrector = _expand(path, i, ratios, slopes, variant)
-    # The new point is last in ``corrector``; it becomes the newest value of the next row.
-    return np.concatenate([corrector[-1:], corrector[:-1] - predictor])
+        corrector = data_weights(path, i, [i + 1, *used])
+    return np.concatenate([corrector[:1], corrector[1:] - predictor])
 
 
-def _conditions(ratios: Array, h: float, variant: Variant) -> tuple[Array, Array]:
-    """R and b of the order conditions (Zhao et al. 2023, theorem 3.1)."""
-    count = len(ratios)
-    rows = np.stack([ratios**k for k in range(count)])
-    phi = np.expm1(-h) / -h - 1
-    right: list[float] = []
-    for k in range(1, count + 1):
-        right.append(phi * math.factorial(k) / _b(h, variant))
-        phi = phi / -h - 1 / math.factorial(k + 1)
-    return rows, np.array(right)
-
-
-def _b(h: float, variant: Variant) -> float:
-    return -h if variant == "bh1" else float(np.expm1(-h))
-
-
-def _expand(path: Path, i: int, ratios: Array, slopes: Array, variant: Variant) -> Array:
-    """Weights on mean_i and on the values at ``ratios``, from the weights on their divided differences."""
+def _half_slope(path: Path, i: int, other: int, variant: Variant) -> Array:
+    """The published weights on mean_i and one other mean: B(h)/2 times h times the slope between them."""
     h = path.lam[i + 1] - path.lam[i]
-    scaled = -path.alpha[i + 1] * _b(h, variant) * slopes / ratios
-    first = -path.alpha[i + 1] * np.expm1(-h) - scaled.sum()
-    return np.concatenate([[first], scaled])
+    b = h if variant == "bh1" else -np.expm1(-h)
+    slope = 0.5 * path.alpha[i + 1] * b * h / (path.lam[other] - path.lam[i])
+    return np.array([-path.alpha[i + 1] * np.expm1(-h) - slope, slope])
