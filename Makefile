@@ -17,7 +17,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help sync lock demo test test-all check format claims bench clean
+.PHONY: help sync lock demo test test-all check format claims guide bench clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ format: sync ## Put the code in the house style
 claims: sync ## Run every claim again and rewrite CLAIMS.md
 	$(BIN)/degauss claims run
 	$(BIN)/degauss claims table --output CLAIMS.md
+	$(BIN)/degauss claims guide
+
+guide: sync ## Rewrite docs/choosing.md and its plots from the records of the claims
+	$(BIN)/degauss claims guide
 
 bench: sync ## Time the samplers against a hand-written loop and other libraries
 	$(BIN)/python packages/core/benchmarks/sampling.py

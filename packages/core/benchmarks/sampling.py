@@ -8,20 +8,39 @@ contestants take turns: what is left when nothing else disturbs the machine. Wha
 
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from degauss.core.gaussian import dpmpp
-from degauss.core.gaussian.exponential import dpmpp_2m_table
+from degauss.core.gaussian import (
+    Row,
+    TableSolver,
+    dc,
+    ddim,
+    deis,
+    dpm,
+    dpmpp,
+    dpmpp_hb,
+    fit_olss,
+    ghvb,
+    ghvb_variable,
+    hb,
+    olss,
+    plms,
+    table_solver,
+    unipc,
+)
 from degauss.core.grid import uniform_log_snr
+from degauss.core.inversion.two_state import bdia_table, belm_table
 from degauss.core.kernel import simulate
 from degauss.core.noise import Noise
 from degauss.core.posterior import Point
@@ -31,6 +50,7 @@ STEPS = 50
 SHAPES = ((64, 1, 64, 64), (64, 2))
 SCHEDULE = DiscreteVP.from_betas(linear_betas(1000))
 GRID = uniform_log_snr(SCHEDULE, STEPS)
+TIMES = GRID.unbind()
 
 
 def denoise(x: Tensor, t: Tensor, /, **cond: Any) -> Point:
@@ -39,42 +59,105 @@ def denoise(x: Tensor, t: Tensor, /, **cond: Any) -> Point:
     return Point(x * 0.5)
 
 
-def ours(x: Tensor, eta: float) -> Tensor:
+@dataclass(frozen=True)
+class Method:
+    """A solver of ours, and diffusers' class and options for the same method, where it has it."""
+
+    solver: TableSolver
+    peer: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def methods() -> dict[str, Method]:
+    """Every table solver."""
+    multistep = "DPMSolverMultistepScheduler"
+    x = 0.5 * Noise(0, range(16)).normal(torch.empty(16, 8))
+    fitted = fit_olss(lambda x, t: Point(torch.tanh(x)), SCHEDULE, x, GRID)
+    ratios = (1.0, 1.0, *[0.9] * (STEPS - 2))
+    return {
+        "DDIM": Method(ddim(), "DDIMScheduler", {"prediction_type": "sample", "clip_sample": False}),
+        "DPM-Solver++(2M)": Method(dpmpp(2), multistep, {"solver_order": 2, "prediction_type": "sample"}),
+        "DPM-Solver++(3M)": Method(dpmpp(3), multistep, {"solver_order": 3, "prediction_type": "sample"}),
+        "DPM-Solver(2M)": Method(
+            dpm(2), multistep, {"algorithm_type": "dpmsolver", "solver_order": 2, "final_sigmas_type": "sigma_min"}
+        ),
+        "UniPC-2": Method(unipc(2), "UniPCMultistepScheduler", {"solver_order": 2, "prediction_type": "sample"}),
+        "UniPC-3": Method(unipc(3), "UniPCMultistepScheduler", {"solver_order": 3, "prediction_type": "sample"}),
+        "DEIS-3": Method(deis(3, axis="log_snr"), "DEISMultistepScheduler", {"solver_order": 3}),
+        "PLMS-4": Method(plms(4), "PNDMScheduler", {"skip_prk_steps": True}),
+        "HB": Method(hb()),
+        "2M with heavy ball": Method(dpmpp_hb()),
+        "GHVB": Method(ghvb(4)),
+        "GHVB, variable step": Method(ghvb_variable(4)),
+        "DC-Solver": Method(dc(ratios, 3)),
+        "OLSS": Method(olss(fitted)),
+        "BDIA": Method(table_solver(bdia_table, gamma=1.0)),
+        "BELM": Method(table_solver(belm_table)),
+    }
+
+
+def ours(x: Tensor, solver: TableSolver) -> Tensor:
     """The table kernel, from seed to sample, coefficients and noise included."""
-    return simulate(dpmpp(2, eta=eta)(denoise, SCHEDULE), x, GRID, Noise(0, range(len(x))))
+    return simulate(solver(denoise, SCHEDULE), x, GRID, Noise(0, range(len(x))))
 
 
-def by_hand(x: Tensor, eta: float) -> Tensor:
-    """The loop one would write for this method alone: precomputed floats, in-place updates, torch.randn."""
+def by_hand(x: Tensor, rows: Sequence[Row], noise: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """The loop one would write for one method: precomputed floats, in-place updates of one buffer."""
     x = x.clone()
-    before = torch.zeros_like(x)
-    for (state, weights, scale, *_), t in zip(ROWS[eta], TIMES, strict=False):
-        mean = denoise(x, t).mean
-        x.mul_(state).add_(mean, alpha=weights[0])
-        if len(weights) > 1:
-            x.add_(before, alpha=weights[1])
+    past: list[Tensor] = []
+    depth = max(len(row.weights) for row in rows)
+    remembers = any(row.earlier for row in rows)
+    before: Tensor | None = None
+    for i, ((state, weights, scale, keep, earlier), t) in enumerate(zip(rows, TIMES, strict=False)):
+        value = denoise(x, t).mean
+        if keep is not None:
+            value.mul_(keep[1]).add_(x, alpha=keep[0])
+            for weight, y in zip(keep[2:], past, strict=False):
+                value.add_(y, alpha=weight)
+        past = [value, *past[: depth - 1]]
+        kept = x.clone() if remembers else None
+        x.mul_(state)
+        for weight, y in zip(weights, past, strict=False):
+            x.add_(y, alpha=weight)
+        if earlier and before is not None:
+            x.add_(before, alpha=earlier[0])
         if scale:
-            x.add_(torch.randn(x.shape), alpha=scale)
-        before = mean
+            x.add_(noise(i, x), alpha=scale)
+        before = kept
     return x
 
 
-TIMES = GRID.unbind()
-ROWS = {eta: dpmpp_2m_table(SCHEDULE, GRID, eta=eta).rows for eta in (0.0, 1.0)}
+def by_diffusers(x: Tensor, peer: str, options: Mapping[str, Any]) -> Tensor:
+    """The same method of diffusers, through its own step."""
+    import diffusers.schedulers
 
-
-def by_diffusers(x: Tensor, eta: float) -> Tensor:
-    """diffusers' DPMSolverMultistepScheduler, predicting x0."""
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
-    scheduler = DPMSolverMultistepScheduler(
-        algorithm_type="sde-dpmsolver++" if eta else "dpmsolver++", solver_order=2, prediction_type="sample"
-    )
+    scheduler = getattr(diffusers.schedulers, peer)(**options)
     scheduler.set_timesteps(STEPS)
-    generator = torch.Generator().manual_seed(0)
     for t in scheduler.timesteps:
-        x = scheduler.step(denoise(x, t).mean, t, x, generator=generator, return_dict=False)[0]
+        x = scheduler.step(denoise(x, t).mean, t, x, return_dict=False)[0]
     return x
+
+
+def plain_noise(i: int, x: Tensor) -> Tensor:
+    """torch's own generator."""
+    del i
+    return torch.randn(x.shape)
+
+
+def tree_noise(shape: Sequence[int]) -> Callable[[int, Tensor], Tensor]:
+    """torchsde's Brownian tree in sigma, as k-diffusion's samplers use it: one path, at any step count."""
+    import torchsde
+
+    alpha, sigma = SCHEDULE(GRID)
+    levels = (sigma / alpha).flip(0)
+    tree = torchsde.BrownianTree(levels[0], torch.zeros(*shape), levels[-1], entropy=0)
+    ends = levels.flip(0).tolist()
+
+    def increment(i: int, x: Tensor) -> Tensor:
+        del x
+        return tree(ends[i + 1], ends[i]) * (1 / math.sqrt(ends[i] - ends[i + 1]))
+
+    return increment
 
 
 def fastest(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -86,6 +169,47 @@ def fastest(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dic
             run()
             times[name].append((time.perf_counter() - start) / STEPS * 1e6)
     return {name: min(values) for name, values in times.items()}
+
+
+def deterministic(shape: Sequence[int], rounds: int) -> None:
+    """A line for each table solver."""
+    x = torch.randn(*shape)
+    for name, method in methods().items():
+        rows = method.solver.tabulate(SCHEDULE, GRID).rows
+        runs: dict[str, Callable[[], object]] = {
+            "hand": partial(by_hand, x, rows, plain_noise),
+            "degauss": partial(ours, x, method.solver),
+        }
+        if method.peer:
+            runs["diffusers"] = partial(by_diffusers, x, method.peer, method.options)
+        report(shape, name, fastest(runs, rounds))
+
+
+def stochastic(shape: Sequence[int], rounds: int) -> None:
+    """SDE-DPM-Solver++(2M): ours follows one Brownian path; so does the tree; the other two do not."""
+    x = torch.randn(*shape)
+    solver = dpmpp(2, eta=1.0)
+    rows = solver.tabulate(SCHEDULE, GRID).rows
+    options = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "prediction_type": "sample"}
+    runs: dict[str, Callable[[], object]] = {
+        "hand": partial(by_hand, x, rows, plain_noise),
+        "degauss": partial(ours, x, solver),
+        "diffusers": partial(by_diffusers, x, "DPMSolverMultistepScheduler", options),
+    }
+    result = fastest(runs, rounds)
+    tree: dict[str, Callable[[], object]] = {"tree": lambda: by_hand(x, rows, tree_noise(shape))}
+    report(shape, "SDE-DPM-Solver++(2M)", {**result, **fastest(tree, 3)})
+
+
+def report(shape: Sequence[int], name: str, result: Mapping[str, float]) -> None:
+    """One line: microseconds a step, ratios to the hand-written loop, and of the peers to ours."""
+    times = "  ".join(f"{who} {value:9.1f} ({value / result['hand']:6.2f})" for who, value in result.items())
+    peers = "  ".join(
+        f"{who}/degauss {value / result['degauss']:.1f}"
+        for who, value in result.items()
+        if who in ("diffusers", "tree")
+    )
+    print(f"{'x'.join(map(str, shape)):>10}  {name:<21} {times}  {peers}", flush=True)
 
 
 def import_seconds(statement: str) -> float:
@@ -104,20 +228,11 @@ def main() -> None:
     print(
         f"{STEPS} steps, trivial denoiser, one thread, torch {torch.__version__}: microseconds a step (ratio to hand)"
     )
-    for shape in SHAPES:
-        x = torch.randn(shape)
-        rounds = 40 if x.numel() > 1000 else 300
-        for eta, title in ((0.0, "DPM-Solver++(2M)"), (1.0, "SDE-DPM-Solver++(2M)")):
-            with torch.inference_mode():
-                runs = {
-                    "hand": partial(by_hand, x, eta),
-                    "degauss": partial(ours, x, eta),
-                    "diffusers": partial(by_diffusers, x, eta),
-                }
-                result = fastest(runs, rounds)
-            row = "  ".join(f"{name} {value:8.1f} ({value / result['hand']:.2f})" for name, value in result.items())
-            ratio = result["diffusers"] / result["degauss"]
-            print(f"{'x'.join(map(str, shape)):>13}  {title:<21} {row}  diffusers/degauss {ratio:.1f}")
+    with torch.inference_mode():
+        for shape in SHAPES:
+            large = math.prod(shape) > 1000
+            deterministic(shape, 15 if large else 100)
+            stochastic(shape, 10 if large else 100)
     alone = import_seconds("import torch")
     print(f"import: torch {alone:.2f} s, with degauss.core and its solvers +{_with_degauss() - alone:.2f} s")
 

@@ -332,7 +332,10 @@ PROGRAM = Program(
         "claims list": Verb("degauss.core.commands:ClaimsList", "List the claims and their verdicts"),
         "claims run": Verb("degauss.core.commands:ClaimsRun", "Run claims, all or those named"),
         "claims table": Verb("degauss.core.commands:ClaimsTable", "Write the text of CLAIMS.md"),
+        "claims guide": Verb("degauss.core.commands:ClaimsGuide", "Write the page on choosing, from the records"),
         "compare": Verb("degauss.core.commands:Compare", "Draw error against evaluations of solvers on a denoiser"),
+        "calibrate": Verb("degauss.core.commands:Calibrate", "Fit a solver to a model and keep it as a file"),
+        "choose": Verb("degauss.core.commands:Choose", "Try solvers on a model and say which is best"),
     },
 )
 

@@ -93,6 +93,19 @@ class ClaimsTable:
             part.write_text(page, encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class ClaimsGuide:
+    """Write the page on choosing a solver, a schedule and a guidance, with its plots, from the records."""
+
+    output: Path = Path("docs")
+    """The folder for `choosing.md` and its plots."""
+
+    def run(self) -> None:
+        from degauss.core.choosing import write_guide
+
+        write_guide(self.output, recorded(source_tree()))
+
+
 def recorded(root: Path) -> list[Record]:
     """The records of all claims under `root` that have been run."""
     return [record for claim in find_claims(root) if (record := claim.record()) is not None]
@@ -109,7 +122,7 @@ class Compare:
     """`gaussian`, `overlapping` or `separated` (closed forms), or `package.module:function`, a function without
     arguments that returns a `degauss.core.compare.Problem`."""
     solvers: tuple[str, ...] = ("ddim", "heun", "2m", "3m", "unipc-2", "unipc-3")
-    """The solvers, by name."""
+    """The solvers, by name, or the JSON files that `degauss calibrate` wrote."""
     evaluations: tuple[int, ...] = (5, 7, 10, 15, 20, 40, 80)
     """The numbers of evaluations to measure at."""
     samples: int = 64
@@ -129,7 +142,8 @@ class Compare:
         check_range("--samples", self.samples, 1)
         for budget in self.evaluations:
             check_range("--evaluations", budget, 1)
-        problem, candidates = load_problem(self.denoiser), load_candidates(self.solvers)
+        problem = load_problem(self.denoiser)
+        candidates = load_candidates(self.solvers, problem)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task("measuring", total=len(candidates) * len(self.evaluations))
             outcomes = compare(
@@ -169,16 +183,22 @@ def load_problem(name: str) -> Problem:
     return problem
 
 
-def load_candidates(names: Sequence[str]) -> list[Candidate]:
-    """Solvers by their names.
+def load_candidates(names: Sequence[str], problem: Problem) -> list[Candidate]:
+    """Solvers by their names, or by the files of calibrated ones.
 
     Raises:
-        InputError: there is no solver of a name given.
+        InputError: there is no solver of a name given, or a file was calibrated for another model.
     """
+    from degauss.core.calibrate import load
     from degauss.core.compare import solvers
 
     known = solvers()
-    return [known[check_option("--solvers", name, known)] for name in names]
+    return [
+        load(name, problem.denoiser, problem.schedule).candidate(Path(name).stem)
+        if name.endswith(".json")
+        else known[check_option("--solvers", name, known)]
+        for name in names
+    ]
 
 
 def error_table(outcomes: Sequence[Outcome], budgets: Sequence[int]) -> Table:
@@ -192,3 +212,93 @@ def error_table(outcomes: Sequence[Outcome], budgets: Sequence[int]) -> Table:
         errors = {outcome.budget: f"{outcome.error:.2g}" for outcome in outcomes if outcome.name == name}
         table.add_row(name, *(errors.get(budget, "") for budget in budgets))
     return table
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Fit a solver to a model for a number of evaluations, and keep it as a small JSON file.
+
+    The report compares it, on noise that the fit has not seen, with solvers that need no fit.
+    """
+
+    denoiser: str = "overlapping"
+    """As in `degauss compare`: a closed form, or `package.module:function`."""
+    method: str = "dc"
+    """`grid` (times of UniPC-2), `dc` (DC-Solver), `olss` (least squares), `v3` (DPM-Solver-v3) or `plan` (S^3)."""
+    evaluations: int = 10
+    """How often the solver may ask the denoiser."""
+    samples: int = 16
+    """How many noises to fit on; the report is on four times as many others."""
+    seed: int = 0
+    """The noise of the fit."""
+    output: Path = Path("out/solver.json")
+    """The file to write."""
+
+    def run(self) -> None:
+        from degauss.core.calibrate import calibrate, check_method
+
+        method = check_method(self.method)
+        check_range("--evaluations", self.evaluations, 2)
+        check_range("--samples", self.samples, 2)
+        problem = load_problem(self.denoiser)
+        made = calibrate(
+            problem.denoiser,
+            problem.schedule,
+            problem.clean(512),
+            self.evaluations,
+            method=method,
+            span=problem.span,
+            samples=self.samples,
+            seed=self.seed,
+        )
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        made.save(self.output)
+        report = made.report
+        print(f"error {report.error:.3g} on {report.samples} held-out samples, {report.fitted:.3g} on those of the fit")
+        for name, error in report.plain.items():
+            print(f"    {name:<10}{error:.3g}")
+        print(f"wrote {self.output}")
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Try the plain and the calibrated solvers on a model, and say which won and by how much."""
+
+    denoiser: str = "overlapping"
+    """As in `degauss compare`: a closed form, or `package.module:function`."""
+    evaluations: int = 10
+    """How often the solver may ask the denoiser."""
+    methods: tuple[str, ...] = ("grid", "dc", "olss", "v3")
+    """What to calibrate, see `degauss calibrate`; also `plan`, which takes longer."""
+    samples: int = 16
+    """How many noises to fit on; all are judged on four times as many others."""
+    seed: int = 0
+    """The noise of the fits."""
+    output: Path | None = None
+    """A file for the winner, if it was calibrated; none is written unless given."""
+
+    def run(self) -> None:
+        from degauss.core.calibrate import check_method, choose
+
+        check_range("--evaluations", self.evaluations, 2)
+        check_range("--samples", self.samples, 2)
+        problem = load_problem(self.denoiser)
+        choice = choose(
+            problem.denoiser,
+            problem.schedule,
+            problem.clean(512),
+            self.evaluations,
+            methods=[check_method(name) for name in self.methods],
+            span=problem.span,
+            samples=self.samples,
+            seed=self.seed,
+            report=lambda name: print(f"trying {name}", file=sys.stderr),
+        )
+        for outcome in choice.ranking:
+            print(f"{outcome.name:<10}{outcome.error:.3g}")
+        print(choice.says())
+        winner = choice.calibrated.get(choice.winner.name)
+        if self.output is not None and winner is not None:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            winner.save(self.output)
+            print(f"wrote {self.output}")

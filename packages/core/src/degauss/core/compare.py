@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,8 @@ from degauss.core.schedule import EDM, Schedule
 class Problem:
     """A denoiser, its schedule, the shape of one event, and the times between which it is solved.
 
-    ``start``, ``end``: times with finite log-SNR, 1 >= start > end > 0.
+    ``start``, ``end``: times with finite log-SNR, 1 >= start > end > 0. ``data``: clean samples ``[n, *event]``, where
+    there are some.
     """
 
     denoiser: Denoiser[Point]
@@ -47,6 +48,7 @@ class Problem:
     end: float = 1e-3
     dtype: torch.dtype = torch.float64
     device: torch.device | str = "cpu"
+    data: Tensor | None = None
 
     @classmethod
     def over_log_snr(
@@ -57,6 +59,20 @@ class Problem:
         bounds = torch.tensor([max(first, low), min(last, high)], dtype=torch.float64)
         start, end = schedule.time(bounds).clamp(0, 1).tolist()
         return cls(denoiser, schedule, tuple(event), start, end)
+
+    def like(self, data: Tensor) -> Problem:
+        """The same problem for samples of the dtype and on the device of these, which it keeps."""
+        return replace(self, dtype=data.dtype, device=data.device, data=data)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The log-SNR at the start and at the end."""
+        low, high = self.schedule.log_snr(torch.tensor([self.start, self.end], dtype=torch.float64)).tolist()
+        return low, high
+
+    def clean(self, samples: int) -> Tensor:
+        """Its data, or else samples drawn from the model, ``[samples, *event]``."""
+        return exact(self, self.begin(0, samples), 100) if self.data is None else self.data
 
     def log_snr_grid(self, steps: int) -> Tensor:
         """Evenly spaced in log-SNR from start to end."""
@@ -69,21 +85,28 @@ class Problem:
         return sigma * Noise(seed, range(samples)).normal(like)
 
 
+Planned = tuple[Solver, Tensor]
+"""A solver and the grid it runs on."""
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A solver with the grid it runs on. ``evaluations``: how many a step asks for, to plan its steps.
-
-    ``grid(schedule, steps)`` must lie between the problem's start and end; None takes log-SNR steps.
-    """
+    """A solver by name. ``plan(problem, budget)``: what to run for that many evaluations; None: it cannot."""
 
     name: str
-    solver: Solver
-    evaluations: int = 1
-    grid: Callable[[Problem, int], Tensor] = Problem.log_snr_grid
+    plan: Callable[[Problem, int], Planned | None]
 
-    def steps(self, budget: int) -> int:
-        """How many steps the budget pays for; 0 if not one."""
-        return budget // self.evaluations
+
+def stepping(
+    name: str, solver: Solver, evaluations: int = 1, grid: Callable[[Problem, int], Tensor] = Problem.log_snr_grid
+) -> Candidate:
+    """A solver that takes any number of steps, each of so many evaluations; log-SNR steps unless a grid is given."""
+
+    def plan(problem: Problem, budget: int) -> Planned | None:
+        steps = budget // evaluations
+        return (solver, grid(problem, steps)) if steps else None
+
+    return Candidate(name, plan)
 
 
 class Outcome(NamedTuple):
@@ -114,8 +137,8 @@ def solvers() -> dict[str, Candidate]:
         "dpm-3s": (partial(Singlestep, order=3), 3),
     }
     return {
-        **{name: Candidate(name, solver) for name, solver in plain.items()},
-        **{name: Candidate(name, solver, count) for name, (solver, count) in several.items()},
+        **{name: stepping(name, solver) for name, solver in plain.items()},
+        **{name: stepping(name, solver, count) for name, (solver, count) in several.items()},
     }
 
 
@@ -142,15 +165,16 @@ def exact(problem: Problem, x: Tensor, steps: int = 400) -> Tensor:
 def measure(problem: Problem, candidate: Candidate, budget: int, x: Tensor, truth: Tensor) -> Outcome:
     """The error of one candidate with at most ``budget`` evaluations from the start x.
 
-    Raises InputError where the budget does not pay for one step.
+    A grid that begins later than the problem begins with the same noise, scaled to its own first sigma. Raises
+    InputError where the candidate cannot use the budget.
     """
-    steps = candidate.steps(budget)
-    if steps < 1:
-        raise InputError(
-            f"{candidate.name} needs {candidate.evaluations} evaluations for one step, but was given {budget}."
-        )
+    planned = candidate.plan(problem, budget)
+    if planned is None:
+        raise InputError(f"{candidate.name} cannot run on {budget} evaluations.")
+    solver, grid = planned
     counter = _Counter(problem.denoiser)
-    end = simulate(candidate.solver(counter, problem.schedule), x, candidate.grid(problem, steps), _unused(x))
+    first, later = problem.schedule(torch.stack([grid.new_tensor(problem.start), grid[0]])).sigma.tolist()
+    end = simulate(solver(counter, problem.schedule), x * (later / first), grid, _unused(x))
     error = (end - truth).square().flatten(1).mean(1).sqrt().median()
     return Outcome(candidate.name, budget, counter.asked, float(error))
 
@@ -165,7 +189,7 @@ def compare(
     fine: int = 400,
     report: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
-    """Measure all candidates at all budgets that pay for a step; ``report`` hears of each outcome as it comes."""
+    """Measure all candidates at all budgets that they can use; ``report`` hears of each outcome as it comes."""
     x = problem.begin(seed, samples)
     truth = exact(problem, x, fine)
     if not bool(torch.isfinite(truth).all()):
@@ -173,7 +197,7 @@ def compare(
     outcomes: list[Outcome] = []
     for candidate in candidates:
         for budget in budgets:
-            if candidate.steps(budget):
+            if candidate.plan(problem, budget) is not None:
                 outcomes.append(measure(problem, candidate, budget, x, truth))
                 report(outcomes[-1])
     return outcomes

@@ -15,14 +15,15 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def error_curves(path: Path, outcomes: Sequence[Outcome], title: str) -> None:
-    """Error against evaluations, a line for each solver, both axes logarithmic; a PNG 1200 pixels wide."""
+    """Error against evaluations, a line for each solver, both axes logarithmic, as PNG or SVG by its suffix."""
     try:
+        from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         from degauss.core.errors import InputError
 
-        raise InputError("a plot needs matplotlib, which is not installed: pip install 'degauss-core[plots]'.") from error
+        raise InputError("a plot needs matplotlib, which is not there: pip install 'degauss-core[plots]'.") from error
 
     from degauss.core.checkpoint import atomic_path
 
@@ -51,5 +52,7 @@ def error_curves(path: Path, outcomes: Sequence[Outcome], title: str) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    with atomic_path(path) as part:
-        figure.savefig(part, format="png")
+    form = path.suffix.removeprefix(".")
+    # Without a date and with fixed names inside, the same figures give the same file.
+    with atomic_path(path) as part, rc_context({"svg.hashsalt": "degauss", "svg.fonttype": "none"}):
+        figure.savefig(part, format=form, metadata={"Date": None} if form == "svg" else None)

@@ -119,7 +119,7 @@ class Plan:
         if self.decisions[-1].corrector != "none":
             raise InputError(f"the last decision must have no corrector, but is {self.decisions[-1]}.")
 
-    @cached_property
+    @property
     def grid(self) -> Tensor:
         """The plan's times, float64 ``[steps + 1]``: what ``sample`` takes for its ``grid``."""
         return torch.tensor([self.start, *(decision.time for decision in self.decisions)], dtype=torch.float64)
@@ -149,11 +149,8 @@ class Plan:
     def from_json(cls, about: Mapping[str, Any]) -> Plan:
         """What ``to_json`` gave; InputError naming what is missing, unknown or of another kind."""
         values = _known_fields(cls, dict(about))
-        decisions = [_known_fields(Decision, entry) for entry in sequence(values, "decisions")]
-        for entry in decisions:
-            entry["points"] = tuple(sequence(entry, "points")) if "points" in entry else ()
-        del values["decisions"]
-        return cls(decisions=tuple(Decision(**entry) for entry in decisions), **values)
+        values["decisions"] = tuple(map(_read_decision, sequence(values, "decisions")))
+        return cls(**values)
 
 
 def multistep_plan(
@@ -391,10 +388,9 @@ def _check_relaxation(name: str, value: object) -> None:
 
 def _read_decision(body: object) -> Decision:
     values = _known_fields(Decision, body)
-    points = values.pop("points", [])
-    if not isinstance(points, list):
-        raise InputError(f"points must be a list, but are {points!r}.")
-    return Decision(points=tuple(cast("list[int]", points)), **values)
+    if "points" in values:
+        values["points"] = tuple(sequence(values, "points"))
+    return Decision(**values)
 
 
 def _known_fields(kind: type[Plan | Decision], body: object) -> dict[str, Any]:
