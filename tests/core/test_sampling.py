@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -123,8 +124,39 @@ def test_what_is_not_finite_is_an_error(value: float) -> None:
     def broken(x: Tensor, t: Tensor, **cond: object) -> Point:
         return Point(torch.where(t < 0.5, torch.full_like(x, value), x))
 
-    with pytest.raises(FloatingPointError, match="non-finite"):
+    says = r"the denoiser gave 6 non-finite values of 6 at step 4 of 4 \(t = 0\.25\), where its input was finite"
+    with pytest.raises(FloatingPointError, match=says):
         sample(broken, Cosine(), (2, 3), solver=ddim(), steps=4)
+
+
+@dataclass(frozen=True)
+class Exploding:
+    """A solver whose fourth step overflows."""
+
+    denoiser: Any
+    schedule: Any
+
+    def init(self, x: Tensor, grid: Tensor, /) -> None: ...
+
+    def step(self, carry: None, x: Tensor, i: int, noise: Noise, /) -> tuple[None, Tensor]:
+        return None, self.denoiser(x, torch.tensor(0.5)).mean * (math.inf if i == 3 else 1.0)
+
+
+def test_the_step_is_named_where_the_solver_made_it_non_finite() -> None:
+    with pytest.raises(FloatingPointError, match="the solver's step 4 of 5 made its state non-finite"):
+        sample(gaussian, RectifiedFlow(), (2, 3), solver=Exploding, steps=5)
+
+
+def test_a_denoiser_that_is_random_is_told_apart() -> None:
+    calls = 0
+
+    def moody(x: Tensor, t: Tensor, **cond: object) -> Point:
+        nonlocal calls
+        calls += 1
+        return Point(torch.full_like(x, math.nan) if calls == 2 else x)
+
+    with pytest.raises(FloatingPointError, match="finite ones when repeated"):
+        sample(moody, Cosine(), (2, 3), solver=ddim(), steps=3)
 
 
 @pytest.mark.parametrize("steps", [0, -1])

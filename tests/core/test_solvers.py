@@ -19,7 +19,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from degauss.core import EDM, Cosine, LinearVP, Noise, Point, RectifiedFlow, Schedule, SubVP, sample, simulate
+from degauss.core import (
+    EDM,
+    Cosine,
+    InputError,
+    LinearVP,
+    Noise,
+    Point,
+    RectifiedFlow,
+    Schedule,
+    SubVP,
+    sample,
+    simulate,
+)
 from degauss.core.gaussian import (
     AncestralTwo,
     Heun,
@@ -40,6 +52,7 @@ from degauss.core.gaussian.unipc import unipc_table
 from degauss.core.grid import karras, uniform_log_snr, uniform_time
 from degauss.core.observe import Trajectory
 from degauss.core.oracle import GaussianOracle, MixtureOracle
+from degauss.core.process.bridge import BrownianBridge
 
 DOUBLE = torch.float64
 EDM40 = EDM(40.0)
@@ -340,6 +353,14 @@ def test_singular_ends_are_refused_in_noise_form() -> None:
         sample(GaussianOracle(Cosine()), Cosine(), (2, 1), solver=Singlestep, steps=5)
     with pytest.raises(ValueError, match="orders 1 to 4"):
         plms(order=5)
+
+
+@pytest.mark.parametrize("solver", [ddim(), dpmpp(2), unipc(2)])
+def test_a_state_without_noise_is_no_start(solver: TableSolver) -> None:
+    """A bridge begins on its observation: an ordinary solver would divide 0 by 0 there."""
+    bridge = BrownianBridge()
+    with pytest.raises(InputError, match=r"at t = 1 sigma is 0: a bridge is sampled with"):
+        sample(GaussianOracle(bridge), bridge, (2, 3), solver=solver, steps=4)
 
 
 def test_equal_runs_share_a_table_and_nothing_else() -> None:

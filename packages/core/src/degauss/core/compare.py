@@ -218,18 +218,18 @@ def gaussian() -> Problem:
     return Problem(GaussianOracle(EDM(40.0), mean=0.5, std=0.6), EDM(40.0), (8,), 1.0, 0.02 / 40)
 
 
-def overlapping() -> Problem:
-    """Five overlapping Gaussians with full covariances in 8 dimensions, sigma 40 to 0.02."""
-    return _mixture(spread=1.0, width=0.3)
+def overlapping(seed: int = 0) -> Problem:
+    """Five overlapping Gaussians with full covariances in 8 dimensions, sigma 40 to 0.02; a seed makes the mixture."""
+    return _mixture(seed, spread=1.0, width=0.3)
 
 
-def separated() -> Problem:
-    """Five well separated narrow Gaussians in 8 dimensions, sigma 40 to 0.02."""
-    return _mixture(spread=2.0, width=0.02)
+def separated(seed: int = 0) -> Problem:
+    """Five well separated narrow Gaussians in 8 dimensions, sigma 40 to 0.02; a seed makes the mixture."""
+    return _mixture(seed, spread=2.0, width=0.02)
 
 
-def _mixture(spread: float, width: float) -> Problem:
-    schedule, noise = EDM(40.0), Noise(1000, range(5))
+def _mixture(seed: int, spread: float, width: float) -> Problem:
+    schedule, noise = EDM(40.0), Noise(1000 + seed, range(5))
     means = spread * noise.normal(torch.empty(5, 8, dtype=torch.float64))
     factors = noise.normal(torch.empty(5, 8, 8, dtype=torch.float64), draw=1)
     covariances = width * (torch.eye(8, dtype=torch.float64) + factors @ factors.mT / math.sqrt(8))

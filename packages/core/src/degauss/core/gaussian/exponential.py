@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from degauss.core.errors import InputError
 from degauss.core.gaussian import lagrange
 from degauss.core.gaussian.table import (
     Array,
@@ -78,7 +79,7 @@ def ddim_table(schedule: Schedule, grid: Tensor, *, eta: float = 0.0) -> Table:
     path = on_grid(schedule, grid)
     rows: list[Row] = []
     for i in range(path.steps):
-        alpha_s, sigma_s = path.alpha[i], path.sigma[i]
+        alpha_s, sigma_s = path.alpha[i], noisy_sigma(path, i)
         alpha_t, sigma_t = path.alpha[i + 1], path.sigma[i + 1]
         fresh = eta**2 * -np.expm1(2 * (path.lam[i] - path.lam[i + 1])) if eta else 0.0
         old = np.sqrt(max(1 - fresh, 0.0)) * sigma_t / sigma_s
@@ -167,10 +168,21 @@ def nodes(path: Path, i: int, order: int, lower_final: bool) -> list[int]:
 
 def data_scales(path: Path, i: int, eta: float) -> tuple[float, float]:
     """(state, noise) of the data form at step i."""
-    sigma_s, sigma_t = path.sigma[i], path.sigma[i + 1]
+    sigma_s, sigma_t = noisy_sigma(path, i), path.sigma[i + 1]
     h = path.lam[i + 1] - path.lam[i]
     damping = np.exp(-(eta**2) * h) if eta else 1.0
     return float(sigma_t / sigma_s * damping), float(sigma_t * np.sqrt(-np.expm1(-2 * eta**2 * h))) if eta else 0.0
+
+
+def noisy_sigma(path: Path, i: int) -> float:
+    """sigma where step i starts. Raises InputError if it is 0: that state holds no noise to go on from."""
+    sigma = float(path.sigma[i])
+    if sigma == 0:
+        raise InputError(
+            f"a step must start from a noisy state, but at t = {path.time[i]:g} sigma is 0: a bridge is sampled with "
+            "process.centred.sample_centred, data are encoded with inversion.encode."
+        )
+    return sigma
 
 
 def data_clock(path: Path, eta: float) -> Clock:

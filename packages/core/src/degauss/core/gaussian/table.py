@@ -131,8 +131,7 @@ class TableKernel:
     earlier: tuple[Tensor, ...] = ()
 
     def init(self, x: Tensor, grid: Tensor, /) -> Carry:
-        table, times = _tabulated(self.tabulate, self.schedule, tuple(grid.tolist()))
-        times = times if x.device.type == "cpu" else torch.stack(times).to(x.device).unbind()
+        table, times = _tabulated(self.tabulate, self.schedule, tuple(grid.tolist()), x.device)
         return Carry(table, times, (), self.earlier)
 
     def step(self, carry: Carry, x: Tensor, i: int, noise: Noise, /) -> tuple[Carry, Tensor]:
@@ -187,9 +186,12 @@ def table_solver(function: Callable[..., Table], **options: Any) -> TableSolver:
 
 
 @lru_cache(maxsize=256)
-def _tabulated(tabulate: Tabulate, schedule: Schedule, times: tuple[float, ...]) -> tuple[Table, tuple[Tensor, ...]]:
-    # Methods, schedules and grids are values, so a server's thousandth run need not compute its table again.
+def _tabulated(
+    tabulate: Tabulate, schedule: Schedule, times: tuple[float, ...], device: torch.device
+) -> tuple[Table, tuple[Tensor, ...]]:
+    # Methods, schedules and grids are values, so a server's thousandth run need not compute its table again, nor wait
+    # for its times to reach the device.
     # Kept for later runs, which may be differentiated even if this one runs in inference mode.
     with torch.inference_mode(False):
         grid = check_grid(torch.tensor(times, dtype=torch.float64))
-        return tabulate(schedule, grid), grid.unbind()
+        return tabulate(schedule, grid), grid.to(device).unbind()
