@@ -29,8 +29,9 @@ SECTIONS = (
     Section(
         "Which solver",
         "The median error over samples against the exact flow, in the units of the data, at a number of evaluations "
-        "of the denoiser; the best that needs no fit is bold, and so is the best of those fitted to the model with "
-        "`degauss calibrate` (named so). On a model of your own: `degauss compare` and `degauss choose`.",
+        "of the denoiser, and its geometric mean over the problems; the best that needs no fit is bold, and so is the "
+        "best of those fitted to the model with `degauss calibrate` (named so). On a model of your own: `degauss "
+        "compare` and `degauss choose`.",
         ("solvers_compared",),
         (
             "ddim",
@@ -115,6 +116,7 @@ def guide_page(records: Sequence[Record], sections: Sequence[Section] = SECTIONS
 def _section(section: Section, known: Mapping[str, Record]) -> str:
     parts = [f"## {section.title}\n", section.text, ""]
     for name in section.compared:
+        parts += [_in_short(compared(known[name])), ""]
         for problem, errors in compared(known[name]).items():
             parts += [f"![{problem}]({plot_name(name, problem)})", "", _table(problem, errors, known[name].notes), ""]
     if section.told:
@@ -139,6 +141,28 @@ def compared(record: Record) -> dict[str, Errors]:
 
 FITTED = "calibrated: "
 """How the name of a candidate begins that was fitted to the model."""
+
+
+def _in_short(problems: Mapping[str, Errors]) -> str:
+    """The best candidate for each number of evaluations, of those that need no fit and of the fitted."""
+    rows = ["| evaluations | lowest error over all problems | after a fit |", "|---|---|---|"]
+    for budget in sorted(set.intersection(*(set(errors) for errors in problems.values()))):
+        means = _over_problems([errors[budget] for errors in problems.values()])
+        fitted = {name.removeprefix(FITTED): mean for name, mean in means.items() if name.startswith(FITTED)}
+        plain = {name: mean for name, mean in means.items() if not name.startswith(FITTED)}
+        rows.append(f"| {budget} | {_lowest(plain)} | {_lowest(fitted)} |")
+    return "\n".join(rows)
+
+
+def _over_problems(errors: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The geometric mean of each candidate's error, where all problems have it."""
+    shared = [name for name in errors[0] if all(name in each for each in errors)]
+    return {name: math.prod(each[name] for each in errors) ** (1 / len(errors)) for name in shared}
+
+
+def _lowest(errors: Mapping[str, float]) -> str:
+    name = min(errors, key=errors.__getitem__, default=None)
+    return "" if name is None else f"{name} ({errors[name]:.2g})"
 
 
 def _table(problem: str, errors: Errors, notes: str) -> str:

@@ -170,7 +170,8 @@ class DiscreteVP:
         position = t.double() * self.steps
         left = position.floor().clamp(0, self.steps - 1)
         index = left.long()
-        return torch.lerp(knots[index], knots[index + 1], position - left)
+        # Indexing with a tensor of no dimension would make the host wait for its number.
+        return torch.lerp(knots.take(index), knots.take(index + 1), position - left)
 
     def __call__(self, t: Tensor, /) -> Scales:
         return _variance_preserving(self._log_alpha(t))

@@ -139,7 +139,7 @@ class TableKernel:
         state, weights, scale, keep, back = table.rows[i]
         value = self.denoiser(x, times[i]).mean
         if keep is not None:
-            value = _combine(torch.add(x * keep[0], value, alpha=keep[1]), keep[2:], past)
+            value = _combine(x * keep[0], keep[1:], (value, *past))
         past = (value, *past[: table.depth])
         # A fresh buffer, then in place: safe for autograd and for observers that keep x.
         out = _combine(x * state if state else torch.zeros_like(x), weights, past)
