@@ -81,15 +81,21 @@ def normals(
         from degauss.core.philox_triton import normals_cuda
 
         return normals_cuda(seed, samples, draws, purpose, size, device)
-    raw = torch.from_numpy(words(seed, samples, draws, purpose, -(-size // 2)).view(np.int64))
-    half = raw.shape[-1]
-    out = torch.empty(*raw.shape[:-1], 2 * half)
-    radius = (raw & 0x7FFFFFFF).to(torch.float32)
-    radius.add_(0.5).mul_(2.0**-31).log_().mul_(-2.0).sqrt_()
-    angle = raw.to(torch.float32).mul_(torch.pi * 2.0**-63)
-    torch.cos(angle, out=out[..., :half]).mul_(radius)
-    torch.sin(angle, out=out[..., half:]).mul_(radius)
-    return out[..., :size].to(device)
+    # In numpy, whose single-precision logarithm, sine and cosine are twice as fast as torch's.
+    raw = words(seed, samples, draws, purpose, -(-size // 2))
+    out = np.empty((*raw.shape[:-1], 2, raw.shape[-1]), dtype=np.float32)
+    radius = (raw & np.uint64(0x7FFFFFFF)).astype(np.uint32).astype(np.float32)
+    radius += np.float32(0.5)
+    radius *= np.float32(2.0**-31)
+    np.log(radius, out=radius)
+    radius *= np.float32(-2)
+    np.sqrt(radius, out=radius)
+    angle = raw.view(np.int64).astype(np.float32)
+    angle *= np.float32(np.pi * 2.0**-63)
+    np.cos(angle, out=out[..., 0, :])
+    np.sin(angle, out=out[..., 1, :])
+    out *= radius[..., None, :]
+    return torch.from_numpy(out.reshape(*raw.shape[:-1], -1)[..., :size]).to(device)
 
 
 def uniforms(
