@@ -16,7 +16,7 @@ from torch import Tensor
 from degauss.core import EDM, Cosine, LinearVP, Noise, Point, RectifiedFlow, Schedule, sample, simulate
 from degauss.core.errors import InputError
 from degauss.core.gaussian import Heun, ddim, dpmpp, unipc
-from degauss.core.gaussian.restart import Interval, Restart, _own
+from degauss.core.gaussian.restart import Interval, Restart
 from degauss.core.grid import karras, uniform_log_snr, uniform_time
 from degauss.core.oracle import GaussianOracle, MixtureOracle
 
@@ -67,7 +67,7 @@ def test_is_the_published_algorithm() -> None:
         x = heun(oracle, x, [now, then])
         for at, high, repeats, steps in ((5, 20.0, 1, 2), (nearest, 0.5, 2, 3)):
             for _ in range(repeats if i + 1 == at else 0):
-                x = x + 1.003 * math.sqrt(high**2 - then**2) * _own(noise, number).normal(x)
+                x = x + 1.003 * math.sqrt(high**2 - then**2) * noise.fork(number).normal(x)
                 x = heun(oracle, x, spaced(high, then, steps))
                 number += 1
     assert number == 3
@@ -170,12 +170,12 @@ def test_every_round_has_noise_of_its_own() -> None:
     """Also inside a stochastic solver, whose path would else be the same in every round and on the main grid."""
     noise = Noise(4, [0, 1])
     big = torch.empty(2, 20000, dtype=DOUBLE)
-    draws = [_own(noise, number) for number in range(3)]
+    draws = [noise.fork(number) for number in range(3)]
     clock = (0.0, 1.0, 2.0)
     values = [each.normal(big) for each in draws] + [each.brownian(clock, 0, big) for each in (noise, *draws)]
     correlation = torch.corrcoef(torch.stack([value.flatten() for value in values]))
     assert float((correlation - torch.eye(len(values))).abs().max()) < 5 / math.sqrt(40000)
-    assert _own(noise, 0).samples == noise.samples
+    assert noise.fork(0).samples == noise.samples
 
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:

@@ -76,6 +76,14 @@ class Noise:
         """The randomness of some rows of this batch."""
         return Noise(self.seed, [self.samples[row] for row in rows])
 
+    def fork(self, number: int) -> Noise:
+        """Independent randomness for the same samples, one for each ``number`` >= 0: for a run inside a run.
+
+        It is that of another seed, far from any that a person would type next to this one.
+        """
+        mixed = (self.seed + 0x9E3779B97F4A7C15 * (number + 1)) * 0xD1342543DE82EF95
+        return Noise(mixed % 2**64, self.samples)
+
     def _event_size(self, like: Tensor) -> int:
         if like.ndim == 0 or like.shape[0] != len(self.samples):
             shape = tuple(like.shape)

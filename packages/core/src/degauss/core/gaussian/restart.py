@@ -122,7 +122,7 @@ class Restart:
         kernel = self._kernel
         main, x = kernel.step(carry.main, x, i, noise)
         for number, keep, fresh, steps, inner in carry.rounds[i]:
-            own = _own(noise, number)
+            own = noise.fork(number)
             x = torch.add(x * keep, own.normal(x), alpha=fresh)
             for j in range(steps):
                 inner, x = kernel.step(inner, x, j, own)
@@ -137,9 +137,3 @@ def _arrival(k: np.ndarray[Any, np.dtype[np.float64]], interval: Interval) -> in
     if not np.isfinite(gaps).any():
         raise InputError(f"a restart from k = {interval.high:g} has no level of the grid below it to come down to.")
     return int(gaps.argmin()) + 1
-
-
-def _own(noise: Noise, number: int) -> Noise:
-    """The randomness of one round: that of another seed, far from any seed a person would type next to this one."""
-    mixed = (noise.seed + 0x9E3779B97F4A7C15 * (number + 1)) * 0xD1342543DE82EF95
-    return Noise(mixed % 2**64, noise.samples)

@@ -210,12 +210,6 @@ class TimeTravel:
         inner, out = kernel.step(carry.inner, x, i, noise)
         for attempt in range(1, carry.times[i]):
             state, spread = carry.back[i]
-            x = torch.add(out * state, _rekeyed(noise, 2 * attempt - 1).normal(out, i), alpha=spread)
-            inner, out = kernel.step(carry.inner, x, i, _rekeyed(noise, 2 * attempt))
+            x = torch.add(out * state, noise.fork(2 * attempt - 1).normal(out, i), alpha=spread)
+            inner, out = kernel.step(carry.inner, x, i, noise.fork(2 * attempt))
         return carry._replace(inner=inner), out
-
-
-def _rekeyed(noise: Noise, n: int) -> Noise:
-    """Randomness of the same samples, independent for every n; n = 0 is ``noise`` itself."""
-    # An odd factor: the keys of different n never meet modulo 2^64.
-    return Noise((noise.seed + n * 0x9E3779B97F4A7C15) % 2**64, noise.samples)
