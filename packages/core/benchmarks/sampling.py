@@ -59,6 +59,12 @@ def denoise(x: Tensor, t: Tensor, /, **cond: Any) -> Point:
     return Point(x * 0.5)
 
 
+def bend(x: Tensor, t: Tensor, /, **cond: Any) -> Point:
+    """Something that a solver can be fitted to."""
+    del t, cond
+    return Point(torch.tanh(x))
+
+
 @dataclass(frozen=True)
 class Method:
     """A solver of ours, and diffusers' class and options for the same method, where it has it."""
@@ -72,7 +78,7 @@ def methods() -> dict[str, Method]:
     """Every table solver."""
     multistep = "DPMSolverMultistepScheduler"
     x = 0.5 * Noise(0, range(16)).normal(torch.empty(16, 8))
-    fitted = fit_olss(lambda x, t: Point(torch.tanh(x)), SCHEDULE, x, GRID)
+    fitted = fit_olss(bend, SCHEDULE, x, GRID)
     ratios = (1.0, 1.0, *[0.9] * (STEPS - 2))
     return {
         "DDIM": Method(ddim(), "DDIMScheduler", {"prediction_type": "sample", "clip_sample": False}),
@@ -154,7 +160,9 @@ def tree_noise(shape: Sequence[int], trees: int) -> Callable[[int, Tensor], Tens
     alpha, sigma = SCHEDULE(GRID)
     levels = (sigma / alpha).flip(0)
     start = torch.zeros(*shape).chunk(trees)
-    forest = [torchsde.BrownianTree(levels[0], zero, levels[-1], entropy=i) for i, zero in enumerate(start)]
+    forest: list[Callable[..., Any]] = [
+        torchsde.BrownianTree(levels[0], zero, levels[-1], entropy=i) for i, zero in enumerate(start)
+    ]
     ends = levels.flip(0).tolist()
 
     def increment(i: int, x: Tensor) -> Tensor:
