@@ -73,8 +73,9 @@ claims: sync ## Run every claim again and rewrite CLAIMS.md
 guide: sync ## Rewrite docs/choosing.md and its plots from the records of the claims
 	$(BIN)/degauss claims guide
 
-bench: sync ## Time the samplers against a hand-written loop and other libraries
+bench: sync ## Time samplers and equations against hand-written loops and other libraries
 	$(BIN)/python packages/core/benchmarks/sampling.py
+	$(BIN)/python packages/core/benchmarks/sde.py
 
 clean: ## Remove .venv and everything that tools left behind
 	rm -rf $(VENV) out .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
