@@ -107,7 +107,7 @@ def test_forecast(run):
     assert about["steps"] == about["provenance"]["steps_taken"] == 4
     assert len(about["provenance"]["checkpoint_sha256"]) == 64
     scores = json.loads(Path("forecast.json").read_text())
-    assert set(scores["mean_weighted_quantile_loss"]) == {"TSDiff", "last value", "seasonal naive"}
+    assert set(scores["scores"]) == {"TSDiff", "last value", "seasonal naive"}
     assert len(scores["windows"]) == 2
     assert scores["verdict"] in out
     assert "wrote forecast.csv: 1 series, 8 steps, 8 samples each" in out
@@ -173,8 +173,12 @@ def test_other_ways_to_sample(run, solver):
 
 
 def test_a_budget_is_recorded(run):
-    assert run("forecast", saved(), "--seconds", "1000", "--backtest", "0")[0] == 0
+    status, out, error = run("forecast", saved(), "--seconds", "1000", "--backtest", "0")
+    assert (status, error) == (0, "")
     assert tomllib.loads(Path("forecast.toml").read_text())["provenance"]["steps_taken"] == 4
+    budget = json.loads(Path("forecast.json").read_text())["budget"]
+    assert (budget["taken"], budget["lost"], budget["curve"]) == ({"steps": 4, "samples": 8}, 0.0, [])
+    assert budget["sentence"] in out
 
 
 def test_a_series_too_short_to_judge_is_forecast_all_the_same(run):
@@ -245,15 +249,86 @@ def test_a_gap_too_long_leaves_nothing_behind(refused):
 
 
 def test_backtest(run):
-    status, out, error = run("backtest", saved(), "--windows", "3", "--plot", "pit.png", "--out", "new/b.json")
+    table = frame(60, 55, 58)
+    words = ("--windows", "3", "--plot", "figures/b.png", "--out", "new/b.json", "--seconds", "1000")
+    status, out, error = run("backtest", saved(table), *words)
     assert (status, error) == (0, "")
     report = json.loads(Path("new/b.json").read_text())
-    assert [window["cutoff_index"] for window in report["windows"]] == [36, 44, 52]
-    assert set(report["windows"][0]["scores"]) == {"TSDiff", "last value", "seasonal naive"}
+    assert [(window["cutoff"], window["cutoff_index"]) for window in report["windows"]] == [
+        ("2024-02-05", 36), ("2024-02-13", 44), ("2024-02-21", 52),
+    ]  # fmt: skip
+    methods = {"TSDiff", "last value", "seasonal naive"}
+    assert set(report["windows"][0]["scores"]) == set(report["scores"]) == set(report["pit_distance"]) == methods
+    assert {f"{name}_{level}" for name in ("coverage", "winkler") for level in (50, 80, 90)} | {
+        "mean_weighted_quantile_loss", "csdi_quantile_loss", "crps", "mase", "nd",
+    } == set(report["scores"]["last value"])  # fmt: skip
+    assert report["targets"] == {"scored": 22, "not_observed": 2}
+    assert report["windows_left_out"] == 0
     assert report["verdict"] in out
-    assert "weighted quantile loss" in out
-    assert is_png("pit.png")
+    assert report["budget"]["sentence"] in out
+    for words in ("csdi_quantile_loss", "seasonal naive", "22 values in 3 windows; 2 were not observed"):
+        assert words in out
+    for name in ("windows", "pit", "missing"):
+        assert is_png(f"figures/b-{name}.png")
+    assert not Path("figures/b-budget.png").exists()  # nothing had to be tried
     assert tomllib.loads(Path("new/b.toml").read_text())["windows"] == 3
+    cells = pd.read_csv("new/b.csv")
+    assert list(cells.columns[:6]) == ["unique_id", "ds", "cutoff", "y", "TSDiff", "TSDiff-median"]
+    assert {"TSDiff-lo-90", "Naive-hi-50", "SeasonalNaive"} < set(cells.columns)
+    assert len(cells) == 22
+    known = table.dropna().set_index("ds")["y"]
+    np.testing.assert_allclose(cells["y"], known[cells["ds"]])
+    assert list(cells["cutoff"].unique()) == ["2024-02-05", "2024-02-13", "2024-02-21"]
+    inside = cells["y"].between(cells["TSDiff-lo-80"], cells["TSDiff-hi-80"]).mean()
+    assert inside == pytest.approx(report["scores"]["TSDiff"]["coverage_80"])
+
+
+def test_a_backtest_in_the_words_of_the_file(run):
+    table = pd.concat([frame(name="7"), frame(50, name="8")]).astype({"unique_id": int})
+    table = table.rename(columns={"unique_id": "shop", "ds": "day", "y": "sales"})
+    table["day"] = pd.to_datetime(table["day"]).dt.tz_localize("Europe/Berlin")
+    table.to_parquet("data.parquet", index=False)
+    words = ("--id", "shop", "--time", "day", "--target", "sales", "--table", "t.parquet", "--windows", "4")
+    status, _, error = run("backtest", "data.parquet", *words, "--season", "8", "--plot", "b.png")
+    assert (status, error) == (0, "")
+    cells = pd.read_parquet("t.parquet")
+    assert list(cells.columns[:4]) == ["shop", "day", "cutoff", "sales"]
+    assert cells["shop"].dtype == np.int64
+    assert cells["day"].dt.tz is not None
+    merged = cells.merge(table, on=["shop", "day"], suffixes=("", "_known"))
+    assert len(merged) == len(cells)
+    np.testing.assert_allclose(merged["sales"], merged["sales_known"])
+    assert is_png("b-windows-7.png")
+    assert is_png("b-windows-8.png")
+    report = json.loads(Path("backtest.json").read_text())
+    assert {window["season"] for window in report["windows"]} == {8}
+    assert report["windows_left_out"] == 0
+    assert report["scores"]["seasonal naive"]["crps"] == pytest.approx(0, abs=1e-12)  # the season of the sine
+
+
+def test_a_backtest_on_whole_numbers(run):
+    assert run("backtest", saved(frame().assign(ds=np.arange(60) * 10)), "--freq", "10")[0] == 0
+    report = json.loads(Path("backtest.json").read_text())
+    assert report["windows"][-1]["cutoff"] == 510
+    assert list(pd.read_csv("backtest.csv")["cutoff"].unique()) == [270, 350, 430, 510]
+
+
+def test_a_tight_budget_shows_its_curve(run, monkeypatch):
+    from degauss.timeseries import budget
+
+    monkeypatch.setattr(budget, "price", lambda *_: 1e-3)
+    words = ("--seconds", "18", "--steps", "50", "--samples", "40", "--windows", "9", "--plot", "b.png")
+    status, out, error = run("backtest", saved(frame(140)), *words)
+    assert (status, error) == (0, "")
+    told = json.loads(Path("backtest.json").read_text())["budget"]
+    assert [trial["steps"] for trial in told["curve"]] == [5, 10, 20]
+    assert told["taken"] in [{"steps": one["steps"], "samples": one["samples"]} for one in told["curve"]]
+    assert (told["reference"]["steps"], told["reference"]["samples"]) == (50, 21)
+    assert (told["validation_windows"], told["validation_targets"]) == (3, 24)
+    assert told["sentence"] in out
+    assert is_png("b-budget.png")
+    about = tomllib.loads(Path("backtest.toml").read_text())["provenance"]
+    assert (about["steps_taken"], about["samples_taken"]) == (told["taken"]["steps"], told["taken"]["samples"])
 
 
 def test_a_backtest_needs_a_past(refused):
@@ -261,6 +336,12 @@ def test_a_backtest_needs_a_past(refused):
     assert refused("backtest", "data.csv", "--windows", "0") == "windows must be at least 1, but is 0."
     assert refused("backtest", saved(), "--step", "0") == "step must be at least 1, but is 0."
     assert "expected a name that ends in .json" in refused("backtest", "data.csv", "--out", "b.csv")
+    assert "the file that the series are read from" in refused("backtest", "data.csv", "--out", "data.json")
+    assert "expected a name that ends in .csv" in refused("backtest", "data.csv", "--table", "b.json")
+    assert "ends in .png" in refused("backtest", "data.csv", "--plot", "b.svg")
+    assert refused("backtest", "data.csv", "--season", "0") == "season must be at least 1, but is 0."
+    assert "horizon must be between 1 and 8" in refused("backtest", "data.csv", "--horizon", "9")
+    assert "seconds must be at least" in refused("backtest", "data.csv", "--seconds", "0")
 
 
 # --- train ---

@@ -16,12 +16,14 @@ from degauss.timeseries.metrics import (
     crps,
     csdi_quantile_loss,
     evaluate,
+    evaluate_all,
     interval,
     mase,
     mean_weighted_quantile_loss,
     nd,
     pinball,
     pit,
+    pit_distance,
     sample_quantiles,
     winkler,
 )
@@ -166,6 +168,66 @@ def test_winkler_by_hand_and_best_at_the_true_interval():
 def test_pit_by_hand():
     samples = np.array([[1.0, 0, 5], [2, 0, 5], [3, 0, 5]])
     np.testing.assert_allclose(pit(np.array([2.0, np.nan, 9]), samples), [(1 + 0.5 + 0.5) / 4, 3.5 / 4])
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float64, st.integers(1, 40), elements=st.floats(0, 1)))
+def test_pit_distance_is_the_statistic_of_scipy(values):
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    assert pit_distance(values) == pytest.approx(stats.kstest(values, "uniform").statistic, abs=1e-12)
+    assert pit_distance(np.append(values, np.nan)) == pit_distance(values)
+
+
+def test_pit_distance_of_nothing_is_nan():
+    assert np.isnan(pit_distance(np.empty(0)))
+
+
+@pytest.mark.filterwarnings("ignore")  # what pandas says of the evaluator's own code
+def test_scores_of_many_series_are_those_of_the_evaluator():
+    evaluation = pytest.importorskip("gluonts.evaluation", reason="gluonts is not installed")
+    import pandas as pd
+    from gluonts.model.forecast import SampleForecast
+
+    history, target, samples = gluonts_case()
+    whole = np.concatenate([history, target], axis=1)
+    days = pd.period_range("2020-01-01", periods=whole.shape[1], freq="D")
+    known = [pd.DataFrame({0: row}, index=days) for row in whole]
+    forecasts = [SampleForecast(samples=samples[:, k], start_date=days[60]) for k in range(5)]
+    levels = (*DECILES, 0.05, 0.95)
+    aggregate, items = evaluation.Evaluator(quantiles=levels, seasonality=7, num_workers=0)(
+        known, forecasts, num_series=5
+    )
+    ours = evaluate_all(list(target), [samples[:, k] for k in range(5)], list(history), [7] * 5)
+    deciles = np.mean([aggregate[f"wQuantileLoss[{level}]"] for level in DECILES])
+    assert ours["mean_weighted_quantile_loss"] == pytest.approx(deciles, rel=1e-12)
+    assert ours["nd"] == pytest.approx(aggregate["ND"], rel=1e-12)
+    assert ours["mase"] == pytest.approx(aggregate["MASE"], rel=1e-12)
+    quantiles = sample_quantiles(samples, (0.1, 0.9))
+    for level, row in zip((0.1, 0.9), quantiles, strict=True):
+        assert aggregate[f"Coverage[{level}]"] == pytest.approx(np.mean(target <= row), abs=1e-12)
+    assert coverage(target, quantiles[0], quantiles[1]) == pytest.approx(
+        aggregate["Coverage[0.9]"] - aggregate["Coverage[0.1]"], abs=1 / 60
+    )
+    for k in range(5):
+        alone = evaluate(target[k], samples[:, k], history[k], 7)
+        assert alone["mase"] == pytest.approx(items["MASE"][k], rel=1e-12)
+
+
+def test_forecasts_of_unlike_lengths_are_pooled():
+    rng = np.random.default_rng(0)
+    histories, seasons = [rng.normal(5, 1, 40), rng.normal(5, 1, 30), np.ones(30)], [7, 1, 1]
+    targets = [rng.normal(5, 1, 4), rng.normal(5, 1, 9), rng.normal(5, 1, 2)]
+    samples = [rng.normal(5, 1, (21, len(target))) for target in targets]
+    found = evaluate_all(targets, samples, histories, seasons)
+    target, drawn = np.concatenate(targets), np.concatenate(samples, axis=1)
+    assert found["crps"] == pytest.approx(crps(target, drawn).mean())
+    assert found["csdi_quantile_loss"] == csdi_quantile_loss(target, drawn)
+    lower, upper = interval(drawn, 0.8)
+    assert found["winkler_80"] == winkler(target, lower, upper, 0.8)
+    # One MASE a series; the constant history has none and is left out.
+    own = [evaluate(*one)["mase"] for one in zip(targets, samples, histories, seasons, strict=True)]
+    assert np.isnan(own[2])
+    assert found["mase"] == pytest.approx(np.mean(own[:2]))
 
 
 def test_missing_targets_count_nowhere():

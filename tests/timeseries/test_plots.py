@@ -11,10 +11,12 @@ from matplotlib.image import imread
 from degauss.timeseries.plots import (
     _band,
     _quantile,
+    backtest_chart,
     fan_chart,
     imputation_plot,
     missingness_map,
     pit_histogram,
+    validation_curve,
 )
 from degauss.timeseries.regular import Regular
 
@@ -108,6 +110,36 @@ def test_imputation_plot(tmp_path):
     assert 0.24 < len(shaded) / 1100 < 0.36  # 61 of 200 days
     assert np.diff(shaded).max() > 50  # between the long hole and the single day
     assert count(picture[100:], ACTUAL) > 200
+
+
+def test_backtest_chart(tmp_path):
+    rng = np.random.default_rng(0)
+    times, values = days("2024-01-01", 100), 20 + np.cumsum(rng.normal(size=100)) * 0.1
+    values[30:40] = np.nan
+    widths = []
+    for cuts in ((79,), (59, 79)):
+        windows = [(times[cut : cut + 21], 20 + rng.normal(size=(50, 20))) for cut in cuts]
+        backtest_chart(tmp_path / "b.png", times, values, windows, title="A title", timezone="Europe/Berlin")
+        picture = imread(tmp_path / "b.png")
+        assert picture.shape[:2] == (600, 1200)
+        band = (np.abs(picture[100:, :, :3] - to_rgb(BANDS[2])).max(axis=-1) < 0.01).any(axis=0)
+        widths.append(int(band.sum()))
+        assert not band[:500].any()
+    assert 1.6 < widths[1] / widths[0] < 2.4
+
+
+def test_validation_curve(tmp_path):
+    pairs, scores = [(5, 80), (10, 40), (20, 20)], [0.5, 0.3, 0.4]
+    validation_curve(tmp_path / "v.png", pairs, scores, 1, ("50 x 100", 0.25), title="for 3 s")
+    picture = imread(tmp_path / "v.png")
+    assert picture.shape[:2] == (500, 1200)
+    dot = np.abs(picture[100:, :, :3] - to_rgb(ACTUAL)).max(axis=-1) < 0.01
+    rows, columns = np.nonzero(dot)
+    line = np.abs(picture[100:, :, :3] - to_rgb(MEDIAN)).max(axis=-1) < 0.01
+    line_rows, line_columns = np.nonzero(line)
+    # The one taken is the lowest of the curve and in its middle.
+    assert rows.mean() > np.percentile(line_rows, 90)
+    assert abs(columns.mean() - (line_columns.min() + line_columns.max()) / 2) < 20
 
 
 def test_pit_histogram(tmp_path):

@@ -34,6 +34,9 @@ Horizon = Any
 """Steps ahead: a number (that many, from 1), steps, future times as an index, or sktime's ForecastingHorizon."""
 
 
+_Found = tuple[list[Regular], list[Any], bool]
+
+
 @dataclass(frozen=True, eq=False)
 class _Fitted:
     """What ``fit`` remembers: the model, the records, and the pandas side of them."""
@@ -103,15 +106,34 @@ class TSDiffForecaster:
         Raises `InputError` for anything that is no series, and for exogenous ``X``, which TSDiff does not take.
         """
         _refuse(X)
-        records, names, single = _records(y)
+        found = _records(y)
+        records = found[0]
         if self.checkpoint is None:
             _steps(fh, _future(y, records[0], self.horizon))  # a request out of range costs no training
+        self._remember(y, found, self.model(records), fh)
+        return self
+
+    def update(self, y: pd.Series[Any] | pd.DataFrame) -> Self:
+        """Take other values of the series, longer ones say, for the model of the last ``fit``: nothing is trained."""
+        fitted, steps = self._request(None)
+        self._remember(y, _records(y), fitted.model, steps)
+        return self
+
+    def model(self, records: Sequence[Regular]) -> TSDiff:
+        """The model of the checkpoint, or one trained on these records, on its device."""
         model = self._train(records) if self.checkpoint is None else TSDiff.load(self.checkpoint)
         model.network.to(self._device())
-        future = _future(y, records[0], model.config.horizon)
-        self._fitted = _Fitted(model, records, names, single, future, _steps(fh, future))
-        self._drawn = None
-        return self
+        return model
+
+    def sampling(self, n: int | None = None) -> Sampling:
+        """How the model is sampled, with ``n`` samples rather than ``samples`` if it is given."""
+        return Sampling(
+            samples=self.samples if n is None else n,
+            steps=self.steps,
+            likelihood=self.likelihood,
+            guidance=self.guidance,
+            seed=self.seed,
+        )
 
     def predict(self, fh: Horizon = None, X: Any = None) -> Any:
         """The mean of the samples, as a Series or a DataFrame, whichever ``y`` was."""
@@ -158,6 +180,12 @@ class TSDiffForecaster:
         labels = [(name, *label) for name in fitted.names for label, _ in wanted]
         return _frame(rows, _take(fitted.future, steps), labels)
 
+    def _remember(self, y: pd.Series[Any] | pd.DataFrame, found: _Found, model: TSDiff, fh: Horizon) -> None:
+        records, names, single = found
+        future = _future(y, records[0], model.config.horizon)
+        self._fitted = _Fitted(model, records, names, single, future, _steps(fh, future))
+        self._drawn = None
+
     def _request(self, fh: Horizon) -> tuple[_Fitted, list[int]]:
         if self._fitted is None:
             raise RuntimeError("this forecaster is not fitted: call fit(y) first")
@@ -167,19 +195,13 @@ class TSDiffForecaster:
         """The draws ``[n, steps]`` of each series. The last ones are kept: asking again costs nothing."""
         assert self._fitted is not None
         model = self._fitted.model
-        sampling = Sampling(
-            samples=self.samples if n is None else n,
-            steps=self.steps,
-            likelihood=self.likelihood,
-            guidance=self.guidance,
-            seed=self.seed,
-        )
+        sampling = self.sampling(n)
         if self._drawn is None or self._drawn[0] != sampling:
             self._drawn = sampling, forecast(model, self._fitted.records, model.config.horizon, sampling)
         columns = np.array(steps) - 1
         return [drawn[:, columns] for drawn in self._drawn[1]]
 
-    def _train(self, records: list[Regular]) -> TSDiff:
+    def _train(self, records: Sequence[Regular]) -> TSDiff:
         from tempfile import TemporaryDirectory
 
         config = TSDiffConfig(
@@ -224,20 +246,24 @@ def _levels(name: str, levels: float | Sequence[float]) -> list[float]:
 # --- from pandas ----------------------------------------------------------------------------------------------
 
 
-def _records(y: Any) -> tuple[list[Regular], list[Any], bool]:
+def _records(y: Any) -> _Found:
     """The series on their grids, their names as columns, and whether there was only a Series."""
     import pandas as pd
 
     if isinstance(y, pd.Series):
-        return [_record(y, "" if y.name is None else str(y.name))], [0 if y.name is None else y.name], True
+        return [record_of(y, "" if y.name is None else str(y.name))], [0 if y.name is None else y.name], True
     if not isinstance(y, pd.DataFrame) or not len(y.columns):
         raise InputError(f"y must be a pandas Series or DataFrame with columns, but is a {type(y).__name__}.")
     if not y.columns.is_unique:
         raise InputError(f"y must have columns of different names, but has {list(y.columns)}.")
-    return [_record(y[name], str(name)) for name in y.columns], list(y.columns), False
+    return [record_of(y[name], str(name)) for name in y.columns], list(y.columns), False
 
 
-def _record(column: pd.Series[Any], name: str) -> Regular:
+def record_of(column: pd.Series[Any], name: str, freq: str | None = None) -> Regular:
+    """A column of numbers with its times as index, on its grid; ``freq`` is found from the index unless given.
+
+    Raises `InputError` for values that are no numbers, not finite or all missing, and for an index without times.
+    """
     told = f"series {name!r}" if name else "y"
     if column.dtype.kind not in "biuf":
         raise InputError(f"{told} must hold numbers, but holds {column.dtype}.")
@@ -246,13 +272,13 @@ def _record(column: pd.Series[Any], name: str) -> Regular:
         raise InputError(f"{told} has no values: all {len(values)} are missing.")
     if np.isinf(values).any():
         raise InputError(f"{told} holds an infinite value; expected finite numbers or NaN.")
-    times, timezone, freq = _times(column.index)
+    times, timezone, told_freq = _times(column.index)
     order = np.argsort(times, kind="stable")
     times, values = times[order], values[order]
     same = np.flatnonzero(times[1:] == times[:-1])
     if len(same):
         raise InputError(f"{told} has {column.index[order[same[0]]]} twice in its index; expected different times.")
-    return regularise(Series(name, times, values, timezone), freq)
+    return regularise(Series(name, times, values, timezone), told_freq if freq is None else freq)
 
 
 def _times(index: pd.Index[Any]) -> tuple[Times, str | None, str | None]:

@@ -133,23 +133,52 @@ def pit(target: Array, samples: Array) -> Array:
     return (below + 0.5) / (len(samples) + 1)
 
 
+def pit_distance(values: Array) -> float:
+    """Kolmogorov-Smirnov distance of PIT values `[n]` from uniform, sup |F_n(u) - u|: 0 is calibrated, 1 the worst.
+
+    Ranks among m draws are m + 1 different values, so about 1/(2m) remains of a forecast that is calibrated.
+    """
+    ordered = np.sort(values[~np.isnan(values)])
+    if not len(ordered):
+        return float("nan")
+    steps = np.arange(len(ordered) + 1) / len(ordered)
+    return float(max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()))
+
+
 def evaluate(target: Array, samples: Array, history: Array, season: int) -> dict[str, float]:
     """All scores of one forecast `samples [draws, n]` of `target [n]`, by name.
 
     `history [m]` and `season` scale the MASE. Point scores use the median, the optimal point for an
     absolute error.
     """
-    quantiles = sample_quantiles(samples)
-    median = quantiles[DECILES.index(0.5)]
+    return evaluate_all([target], [samples], [history], [season])
+
+
+def evaluate_all(
+    targets: Sequence[Array], samples: Sequence[Array], histories: Sequence[Array], seasons: Sequence[int]
+) -> dict[str, float]:
+    """All scores of several forecasts together, by name: windows of a backtest, of one series or of many.
+
+    Sums and means run over all observed targets together, as in GluonTS's aggregate; only the MASE is a mean of
+    one number a forecast, over those that have one. All must have the same number of draws.
+    """
+    target, drawn = np.concatenate(list(targets)), np.concatenate(list(samples), axis=1)
+    quantiles = sample_quantiles(drawn)
+    middle = DECILES.index(0.5)
+    median = quantiles[middle]
+    scaled = [
+        mase(*one)
+        for one in zip(targets, (sample_quantiles(s)[middle] for s in samples), histories, seasons, strict=True)
+    ]
     scores = {
         "mean_weighted_quantile_loss": mean_weighted_quantile_loss(target, quantiles),
-        "csdi_quantile_loss": csdi_quantile_loss(target, samples),
-        "crps": float(_nanmean(crps(target, samples))),
-        "mase": float(mase(target, median, history, season)),
+        "csdi_quantile_loss": csdi_quantile_loss(target, drawn),
+        "crps": float(_nanmean(crps(target, drawn))),
+        "mase": float(_nanmean(np.array(scaled, dtype=np.float64))),
         "nd": nd(target, median),
     }
     for level in INTERVALS:
-        lower, upper = interval(samples, level)
+        lower, upper = interval(drawn, level)
         scores[f"coverage_{level * 100:.0f}"] = coverage(target, lower, upper)
         scores[f"winkler_{level * 100:.0f}"] = winkler(target, lower, upper, level)
     return scores

@@ -97,6 +97,75 @@ def fan_chart(
     _save(figure, path)
 
 
+def backtest_chart(
+    path: str | Path,
+    times: Times,
+    values: Array,
+    windows: Sequence[tuple[Times, Array]],
+    *,
+    title: str = "",
+    y_label: str = "",
+    timezone: str | None = None,
+) -> None:
+    """Forecasts of the past over what happened: `values [n]` at `times`, NaN drawn as gaps.
+
+    Each window has times `[1 + horizon]`, the first of them the last that was known (a dashed line), and samples
+    `[draws, horizon]`, drawn as median and central bands of 50, 80 and 90 %.
+    """
+    figure, axes = _figure(title, y_label, 600)
+    for number, (span, samples) in enumerate(windows):
+        x = _axis(axes, span, timezone)
+        axes.axvline(x[0], color=_QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
+        for level, color in _BANDS.items():
+            lower, upper = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
+            label = "" if number else f"{level * 100:.0f} % interval"
+            axes.fill_between(x[1:], lower, upper, color=color, linewidth=0, label=label)
+        axes.plot(
+            x[1:], np.median(samples, axis=0), color=_MEDIAN, linewidth=2, label="" if number else "median forecast"
+        )
+    _line(axes, _axis(axes, times, timezone), values, color=_INK, label="observed")
+    _legend(axes)
+    axes.margins(x=0.01)
+    _save(figure, path)
+
+
+def validation_curve(
+    path: str | Path,
+    pairs: Sequence[tuple[int, int]],
+    scores: Sequence[float],
+    chosen: int,
+    reference: tuple[str, float],
+    *,
+    title: str = "",
+) -> None:
+    """What can be had for one price: `pairs` (steps, samples) and their `scores`, a CRPS, by number of steps.
+
+    `chosen` is the position of the pair that was taken, `reference` the label and score of what it is compared with.
+    """
+    figure, axes = _figure(title or "Steps and samples for the time given", "CRPS on the validation windows", 500)
+    steps = [pair[0] for pair in pairs]
+    axes.plot(steps, scores, "o-", color=_MEDIAN, label="tried")
+    axes.plot([steps[chosen]], [scores[chosen]], "o", color=_ACTUAL, markersize=11, label="taken", zorder=4)
+    axes.axhline(reference[1], color=_QUIET, linestyle=(0, (4, 3)), label=f"reference: {reference[0]}")
+    for (at, samples), score in zip(pairs, scores, strict=True):
+        axes.annotate(
+            f"{samples} samples",
+            (at, score),
+            xytext=(0, 10),
+            textcoords="offset points",
+            ha="center",
+            color=_QUIET,
+            fontsize=10,
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(steps, [str(at) for at in steps])
+    axes.minorticks_off()
+    axes.set_xlabel("steps", color=_QUIET)
+    axes.margins(x=0.08, y=0.18)
+    _legend(axes)
+    _save(figure, path)
+
+
 def imputation_plot(
     path: str | Path,
     times: Times,

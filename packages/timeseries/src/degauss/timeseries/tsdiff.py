@@ -223,7 +223,7 @@ def draw(
     scale = scale_of(windows.values[:, known], windows.seen[:, known], model.config.scaling)
     x0, seen = model.channels(windows, scale)
     count = sampling.samples
-    ids = [_sample_id(key, j) for key in keys for j in range(count)]
+    ids = [sample_id(key, j) for key in keys for j in range(count)]
     levels = quantile_levels(count, len(keys)).to(x0)
     guide = SearchedGuidance if sampling.form == "searched" else ObservationGuidance
     strength = model.config.guidance if sampling.guidance is None else sampling.guidance
@@ -262,6 +262,6 @@ def _energy(likelihood: Likelihood, values: Tensor, seen: Tensor, level: Tensor)
     return Quantile(values, seen, level) if likelihood == "quantile" else MeanSquare(values, seen)
 
 
-def _sample_id(key: str, draw: int) -> int:
+def sample_id(key: str, draw: int) -> int:
     """A window's hash above, the number of the draw in its low 20 bits."""
     return ((zlib.crc32(key.encode()) & 0xFFFFFF) << 20) + draw

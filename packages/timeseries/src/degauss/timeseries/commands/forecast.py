@@ -39,8 +39,9 @@ class Forecast(SeriesOptions, SamplingOptions):
         from degauss.core.cli import write_resolved_config
         from degauss.core.errors import check_range
         from degauss.timeseries import plots
-        from degauss.timeseries.commands.backtest import write_report
-        from degauss.timeseries.forecasting import backtest, check_horizon, cutoffs, forecast
+        from degauss.timeseries.backtest import backtest, before, cuts
+        from degauss.timeseries.commands.backtest import NAME, enough_for, forecaster, write_report
+        from degauss.timeseries.forecasting import forecast
         from degauss.timeseries.regular import future_index
         from degauss.timeseries.table import Forecast as Rows
         from degauss.timeseries.table import write_forecasts
@@ -52,14 +53,17 @@ class Forecast(SeriesOptions, SamplingOptions):
         check_range("backtest", self.backtest, 0)
         table, records = self.read()
         model = self.load()
-        check_horizon(model, self.horizon)
-        sampling = self.sampling(model, len(records) * (1 + self.backtest))
+        enough = enough_for(model, self.horizon)
+        past = cuts(records, self.horizon, windows=max(self.backtest, 1), enough=enough)
+        found = past if self.backtest else []
+        budget = self.budget(model, before(found, enough) if found else past, len(records) + len(found))
+        sampling = self.asked(model) if budget is None else budget.taken
         with progress("forecasting") as report:
             drawn = forecast(model, records, self.horizon, sampling, report)
         result = None
-        if self.backtest and cutoffs(model, records, self.horizon, self.backtest):
+        if found:
             with progress("backtesting") as report:
-                result = backtest(model, records, self.horizon, sampling, windows=self.backtest, report=report)
+                result = backtest(NAME, forecaster(model, self.horizon, sampling, report), found)
         rows = [
             Rows(
                 name=record.name,
@@ -86,8 +90,11 @@ class Forecast(SeriesOptions, SamplingOptions):
                     timezone=record.timezone,
                 )  # fmt: skip
                 print(f"wrote {path}")
+        if budget is not None:
+            print(budget.sentence())
+        if result is not None or budget is not None:
+            write_report(self.out.with_suffix(".json"), result, budget)
         if result is not None:
-            write_report(self.out.with_suffix(".json"), result)
             print(result.verdict())
         elif self.backtest:
             print("No series is long enough to score the model on its own past, so how good this is remains unknown.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from degauss.timeseries.commands.options import (
     TABLES,
@@ -15,10 +17,17 @@ from degauss.timeseries.commands.options import (
     progress,
 )
 
+if TYPE_CHECKING:
+    from degauss.timeseries.commands.csdi import Fills
+    from degauss.timeseries.regular import Regular
+
 
 @dataclass(frozen=True, kw_only=True)
 class Impute(SeriesOptions, SamplingOptions):
-    """Fill what is missing between the first and the last time of every series, with quantiles."""
+    """Fill what is missing between the first and the last time of every series, with quantiles.
+
+    A model of 'train' fills each series by itself, one of 'train-imputer' all of them together.
+    """
 
     out: Path = Path("imputed.csv")
     """Where the filled-in values go (.csv, .tsv or .parquet); the settings go to the same name in .toml."""
@@ -37,8 +46,8 @@ class Impute(SeriesOptions, SamplingOptions):
         from degauss.core.cli import write_resolved_config
         from degauss.core.errors import InputError
         from degauss.timeseries import plots
+        from degauss.timeseries.commands.csdi import fill_together, is_imputer
         from degauss.timeseries.commands.forecast import facts
-        from degauss.timeseries.imputation import impute
         from degauss.timeseries.regular import Series
         from degauss.timeseries.table import Forecast as Rows
         from degauss.timeseries.table import write_forecasts, write_series
@@ -52,14 +61,10 @@ class Impute(SeriesOptions, SamplingOptions):
         table, records = self.read()
         if not any(np.isnan(record.values).any() for record in records):
             raise InputError(f"{self.data}: nothing is missing; expected at least one gap to fill.")
-        model = self.load()
-        length = model.config.length
-        sampling = self.sampling(model, sum(1 + 2 * len(record.values) // length for record in records))
+        fills = fill_together(self, records) if is_imputer(self.checkpoint) else self.fill_each(records)
         rows: list[Rows] = []
         whole: list[Series] = []
-        for record in records:
-            with progress(f"imputing {record.name}") as report:
-                filled = impute(model, record, sampling, report)
+        for record, filled in zip(records, fills.filled, strict=True):
             values = record.values.copy()
             if len(filled.gaps):
                 quantiles = np.quantile(filled.samples, levels, axis=0)
@@ -77,7 +82,7 @@ class Impute(SeriesOptions, SamplingOptions):
                 )
             whole.append(Series(record.name, record.times, values, record.timezone))
         write_forecasts(self.out, rows, table)
-        write_resolved_config(self.out.with_suffix(".toml"), self, **facts(self, sampling.steps, sampling.samples))
+        write_resolved_config(self.out.with_suffix(".toml"), self, **facts(self, fills.steps, fills.samples))
         print(f"wrote {self.out}: {sum(len(row.times) for row in rows)} values filled in {len(rows)} series")
         if self.complete is not None:
             write_series(self.complete, whole, table)
@@ -93,3 +98,17 @@ class Impute(SeriesOptions, SamplingOptions):
                     timezone=record.timezone,
                 )  # fmt: skip
                 print(f"wrote {path}")
+
+    def fill_each(self, records: Sequence[Regular]) -> Fills:
+        """Samples of every gap of each record by itself, from a TSDiff model."""
+        from degauss.timeseries.commands.csdi import Fills
+        from degauss.timeseries.imputation import Filled, impute
+
+        model = self.load()
+        length = model.config.length
+        sampling = self.sampling(model, sum(1 + 2 * len(record.values) // length for record in records))
+        filled: list[Filled] = []
+        for record in records:
+            with progress(f"imputing {record.name}") as report:
+                filled.append(impute(model, record, sampling, report))
+        return Fills(filled, sampling.steps, sampling.samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from degauss.core.errors import InputError, check_range
 from degauss.timeseries.config import GENERAL
 
 if TYPE_CHECKING:
+    from degauss.timeseries.backtest import Cut
+    from degauss.timeseries.budget import Budget
     from degauss.timeseries.forecasting import Report
     from degauss.timeseries.regular import Regular
     from degauss.timeseries.table import Table
@@ -69,7 +71,8 @@ class SamplingOptions:
     guidance: float | None = None
     """Strength of the observations, with a search the largest tried; the checkpoint's own unless given."""
     seconds: float | None = None
-    """Time to spend, about; fewer steps and then fewer samples are taken to fit it."""
+    """Time to spend, about: 'forecast' and 'backtest' try which steps and samples are worth most in it, on windows that
+    nothing is scored on, and say what was lost; 'impute' takes fewer steps and then fewer samples."""
     seed: int = 0
     """Everything random follows from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -88,17 +91,16 @@ class SamplingOptions:
         model.network.to("cuda" if cuda else "cpu")
         return model
 
-    def sampling(self, model: TSDiff, windows: int) -> Sampling:
-        """The sampling asked for, made to fit ``seconds`` where ``windows`` windows are to be drawn."""
+    def asked(self, model: TSDiff) -> Sampling:
+        """The sampling asked for, whatever time it takes."""
         from degauss.core.gaussian import ddim, dpmpp
-        from degauss.timeseries.forecasting import within
         from degauss.timeseries.tsdiff import Sampling
 
         check_range("steps", self.steps, 1, model.config.steps)
         if self.guidance is not None:
             check_range("guidance", self.guidance, 0)
         solvers = {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}
-        sampling = Sampling(
+        return Sampling(
             samples=self.samples,
             steps=self.steps,
             likelihood=self.likelihood,
@@ -107,7 +109,22 @@ class SamplingOptions:
             solver=solvers[self.solver],
             seed=self.seed,
         )
-        return sampling if self.seconds is None else within(model, windows, sampling, self.seconds)
+
+    def sampling(self, model: TSDiff, windows: int) -> Sampling:
+        """The sampling asked for, made to fit ``seconds`` where ``windows`` windows are to be drawn."""
+        from degauss.timeseries.budget import within
+
+        asked = self.asked(model)
+        return asked if self.seconds is None else within(model, windows, asked, self.seconds)
+
+    def budget(self, model: TSDiff, validation: Sequence[Cut], windows: int) -> Budget | None:
+        """What to take for ``seconds``, chosen on windows that may be looked at; None where time is not limited."""
+        from degauss.timeseries.budget import choose
+
+        if self.seconds is None:
+            return None
+        with progress("choosing steps and samples") as report:
+            return choose(model, validation, windows, self.asked(model), self.seconds, report)
 
 
 def check_output(path: Path, suffixes: tuple[str, ...], data: Path) -> None:
