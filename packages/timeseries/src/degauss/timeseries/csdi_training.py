@@ -94,7 +94,7 @@ def fit(
     """Train on records ``[n, features]``, write the model to ``out/model``, and return it, frozen, on the CPU.
 
     The units come from these records; ``names`` and ``step`` are kept with them. A run that was stopped goes on; see
-    `degauss.core.train.train` for what it raises.
+    `degauss.core.train` for what it raises.
     """
     model = CSDI.new(config, units_of(np.concatenate(records), names, step), settings.seed)
     result = train(model.network, model.loss, RandomStretches(records, model, settings.seed), settings)

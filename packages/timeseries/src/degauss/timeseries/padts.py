@@ -313,7 +313,7 @@ def fit(
     """Train on windows ``[n, length, features]`` in data units, write ``out/model``, and return it, frozen, on the CPU.
 
     ``objective``: `Population()` unless given. ``facts``: kept with the model. A run that was stopped goes on; see
-    `degauss.core.train.train` for what it raises.
+    `degauss.core.train` for what it raises.
     """
     objective = Population() if objective is None else objective
     if isinstance(objective, Population) and objective.weight and config.features < 2:

@@ -80,7 +80,7 @@ def learn(
     """Train on records ``[n, features]``, NaN where nothing is known, and return the model, frozen, on the CPU.
 
     It is written to ``out/model``. A run that was stopped goes on, and one that was finished is only read. Raises
-    `InputError` if the run was of other data, and what `degauss.core.train.train` raises.
+    `InputError` if the run was of other data, and what `degauss.core.train` raises.
     """
     model = CSDI.new(config, units_of(np.concatenate(records), names, step), settings.seed)
     stretches = RandomStretches(records, model, settings.seed)

@@ -51,7 +51,7 @@ def recipe(
 def fit(config: TSDiffConfig, series: Sequence[NDArray[np.float64]], settings: TrainConfig) -> TSDiff:
     """Train on regular records ``[n]``, write the model to ``out/model``, and return it, frozen, on the CPU.
 
-    A run that was stopped goes on; see `degauss.core.train.train` for what it raises.
+    A run that was stopped goes on; see `degauss.core.train` for what it raises.
     """
     model = TSDiff.new(config, settings.seed)
     result = train(model.network, model.loss, RandomWindows(series, config, settings.seed), settings)
