@@ -207,15 +207,11 @@ def _write(out: Path, data: Labelled, probabilities: Any, names: list[str]) -> N
     """id, the label where known, predicted, and p_CLASS for each class."""
     import pandas as pd
 
-    from degauss.core.checkpoint import atomic_path
+    from degauss.timeseries.frames import write_frame
 
     columns: dict[str, Any] = {"id": data.names}
     if data.labels is not None:
         columns["label"] = data.labels
     columns["predicted"] = [names[k] for k in probabilities.argmax(-1)]
     frame = pd.DataFrame(columns | {f"p_{name}": probabilities[:, k] for k, name in enumerate(names)})
-    with atomic_path(out) as partial:
-        if out.suffix.lower() == ".parquet":
-            frame.to_parquet(partial, index=False)
-        else:
-            frame.to_csv(partial, index=False, sep="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+    write_frame(out, frame)

@@ -290,16 +290,12 @@ def _write_windows(path: Path, windows: Array, names: tuple[str, ...]) -> None:
     import numpy as np
     import pandas as pd
 
-    from degauss.core.checkpoint import atomic_path
+    from degauss.timeseries.frames import write_frame
 
     count, length, _ = windows.shape
     columns: dict[str, Any] = {"window": np.repeat(np.arange(count), length), "step": np.tile(np.arange(length), count)}
     frame = pd.DataFrame(columns | {name: windows[:, :, k].ravel() for k, name in enumerate(names)})
-    with atomic_path(path) as part:
-        if path.suffix.lower() == ".parquet":
-            frame.to_parquet(part, index=False)
-        else:
-            frame.to_csv(part, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+    write_frame(path, frame)
 
 
 def _read_windows(path: Path, names: tuple[str, ...]) -> Array:
