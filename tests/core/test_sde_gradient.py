@@ -194,7 +194,7 @@ def peak(run: Any, steps: int) -> int:
         lambda t, x: (x @ weight).tanh(), lambda t, x: 0.1 * x, "stratonovich", separable=True, parameters=[weight]
     )
     x = torch.randn(BATCH, 16, 256, requires_grad=True)
-    gc.collect()  # what earlier tests left would be freed under the profiler's eyes
+    gc.collect()  # when garbage is freed would depend on what ran before, and the peak on that
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
         run(ReversibleHeun(equation), x, grid(steps), noise(), (steps,)).sum().backward()
     total = highest = 0
@@ -209,10 +209,9 @@ def peak(run: Any, steps: int) -> int:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_memory_of_whole_runs():
     growth = {run.__name__: peak(run, 128) / peak(run, 32) for run in (plain, by_checkpoints, by_adjoint)}
-    # Four times the steps; the profiler also sees what others free meanwhile, so its figures vary by a fifth.
     assert growth["plain"] > 3
     assert growth["by_checkpoints"] < 2.5
-    assert growth["by_adjoint"] < 1.5
+    assert growth["by_adjoint"] < 1.1
 
 
 @pytest.mark.parametrize("run", [adjoint, checkpointed])
