@@ -12,32 +12,17 @@ import pandas as pd
 import pytest
 
 from degauss.core.errors import InputError
-from degauss.timeseries.cli import PROGRAM
 from degauss.timeseries.irregular import irregular
 from degauss.timeseries.labelled import read_labelled
 
 Run = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("here")
 SMALL = ("--epochs", "12", "--min-epochs", "4", "--hidden", "8", "--layers", "1", "--device", "cpu", "--lr", "0.02")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = PROGRAM.main([str(word) for word in words])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
+def run(invoke: Run) -> Run:
+    return lambda *words: invoke(words)
 
 
 def patients(n: int = 40, seed: int = 0) -> pd.DataFrame:

@@ -17,21 +17,15 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from degauss.timeseries.cli import PROGRAM
 from degauss.timeseries.windows import RandomWindows
 
 LEVELS = ["q0.05", "q0.1", "q0.25", "q0.5", "q0.75", "q0.9", "q0.95"]
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture
-def run(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(checkpoint: Path, invoke: Run) -> Run:
     """A command line -> its exit status, stdout and stderr; quick and small unless it says otherwise."""
 
     def command(verb: str, *words: str | Path) -> tuple[int, str, str]:
@@ -44,31 +38,7 @@ def run(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Run:
             quick |= {"--state": 4, "--batch": 4}
         if "--config" not in given:
             given += [part for name, value in quick.items() if name not in given for part in (name, str(value))]
-        capsys.readouterr()
-        try:
-            status = PROGRAM.main(given)
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
-
-
-@pytest.fixture
-def refused(run: Run, here: Path) -> Callable[..., str]:
-    """A command line that must fail as a user's mistake does -> its one line."""
-
-    def command(*words: str | Path) -> str:
-        before = sorted(here.rglob("*"))
-        status, out, error = run(*words)
-        assert (status, out) == (2, "")
-        assert error.startswith("degauss-timeseries: error: ")
-        assert error.endswith("\n")
-        assert error.count("\n") == 1
-        assert "Traceback" not in error
-        assert sorted(here.rglob("*")) == before
-        return error.removeprefix("degauss-timeseries: error: ").strip()
+        return invoke(given)
 
     return command
 

@@ -13,25 +13,19 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from degauss.timeseries.cli import PROGRAM
 from degauss.timeseries.csdi import CSDI
 from degauss.timeseries.csdi_training import RandomStretches
 
 Run = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("here")
 QUICK = {
     "train-imputer": "--steps 4 --length 8 --channels 8 --layers 1 --heads 2 --batch 4 --device cpu",
     "impute": "--samples 6 --steps 4 --device cpu",
 }
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(invoke: Run) -> Run:
     """A command line -> its exit status, stdout and stderr; quick and small unless it says otherwise."""
 
     def command(verb: str, *words: str | Path) -> tuple[int, str, str]:
@@ -40,26 +34,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         if "--config" not in given:
             pairs = zip(quick[::2], quick[1::2], strict=True)
             given += [part for name, value in pairs if name not in given for part in (name, value)]
-        capsys.readouterr()
-        status = PROGRAM.main(given)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
-
-
-@pytest.fixture
-def refused(run: Run, here: Path) -> Callable[..., str]:
-    """A command line that must fail as a user's mistake does -> its one line."""
-
-    def command(*words: str | Path) -> str:
-        before = sorted(here.rglob("*"))
-        status, out, error = run(*words)
-        assert (status, out) == (2, "")
-        assert error.startswith("degauss-timeseries: error: ")
-        assert error.count("\n") == 1
-        assert sorted(here.rglob("*")) == before
-        return error.removeprefix("degauss-timeseries: error: ").strip()
+        return invoke(given)
 
     return command
 

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from degauss.timeseries.cli import PROGRAM
 from degauss.timeseries.padts import Batches
 
 Run = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("here")
 QUICK: dict[str, dict[str, object]] = {
     "train-generator": {"--steps": 4, "--length": 8, "--hidden": 8, "--heads": 2, "--decoders": 1, "--batch": 8},
     "generate": {"--steps": 2, "--count": 6},
@@ -25,44 +25,15 @@ QUICK: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(invoke: Run) -> Run:
     """A command line -> its exit status, stdout and stderr; quick and small unless it says otherwise."""
 
     def command(verb: str, *words: str | Path) -> tuple[int, str, str]:
         given = [verb, *map(str, words), "--device", "cpu"]
         if "--config" not in given:
             given += [part for name, value in QUICK[verb].items() if name not in given for part in (name, str(value))]
-        capsys.readouterr()
-        try:
-            status = PROGRAM.main(given)
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
-
-
-@pytest.fixture
-def refused(run: Run, here: Path) -> Callable[..., str]:
-    """A command line that must fail as a user's mistake does -> its one line."""
-
-    def command(*words: str | Path) -> str:
-        before = sorted(here.rglob("*"))
-        status, out, error = run(*words)
-        assert (status, out) == (2, "")
-        assert error.startswith("degauss-timeseries: error: ")
-        assert error.count("\n") == 1
-        assert "Traceback" not in error
-        assert sorted(here.rglob("*")) == before
-        return error.removeprefix("degauss-timeseries: error: ").strip()
+        return invoke(given)
 
     return command
 

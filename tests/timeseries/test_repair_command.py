@@ -13,10 +13,10 @@ import mne
 import numpy as np
 import pytest
 
-from degauss.timeseries.cli import PROGRAM
 from degauss.timeseries.recordings import IMPUTED
 
 Run = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("here")
 EEG = ("Fz", "Cz", "Pz", "C3")
 QUICK = {
     "--train-steps": "2", "--batch": "2", "--length": "8", "--hidden": "8", "--layers": "2", "--heads": "2",
@@ -24,39 +24,14 @@ QUICK = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(invoke: Run) -> Run:
     """A command line -> its exit status, stdout and stderr; quick and small unless it says otherwise."""
 
     def command(*words: str | Path) -> tuple[int, str, str]:
         given = ["repair", *map(str, words)]
         given += [part for name, value in QUICK.items() if name not in given for part in (name, value)]
-        capsys.readouterr()
-        status = PROGRAM.main(given)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
-
-
-@pytest.fixture
-def refused(run: Run, here: Path) -> Callable[..., str]:
-    """A command line that must fail as a user's mistake does, and write nothing -> its one line."""
-
-    def command(*words: str | Path) -> str:
-        before = sorted(here.rglob("*"))
-        status, out, error = run(*words)
-        assert (status, out) == (2, "")
-        assert error.startswith("degauss-timeseries: error: ")
-        assert error.count("\n") == 1
-        assert sorted(here.rglob("*")) == before
-        return error.removeprefix("degauss-timeseries: error: ").strip()
+        return invoke(given)
 
     return command
 

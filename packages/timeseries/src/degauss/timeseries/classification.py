@@ -37,8 +37,10 @@ from degauss.timeseries.irregular_estimator import (
     draws,
     frozen,
     load_fitted,
+    restored,
     save_fitted,
     seeded,
+    settings_of,
     take,
 )
 from degauss.timeseries.neural_sde import EncoderConfig, encoder
@@ -181,14 +183,7 @@ class NeuralSDEClassifier(IrregularEstimator):
     def save(self, path: str | Path) -> None:
         """Write the fitted model as a directory of safetensors and JSON, for ``load``."""
         fitted = self._known()
-        extra = {
-            "classes": self.classes_.tolist(),
-            "samples": self.samples,
-            "seed": self.seed,
-            "scaling": self.scaling,
-            "epoch": fitted.epoch,
-            "losses": fitted.losses,
-        }
+        extra = {"classes": self.classes_.tolist()} | settings_of(self, fitted.epoch, fitted.losses)
         save_fitted(path, KIND, fitted.network, fitted.config, fitted.scale, extra)
 
     @classmethod
@@ -197,17 +192,7 @@ class NeuralSDEClassifier(IrregularEstimator):
         weights, config, scale, extra = load_fitted(path, KIND)
         try:
             classes = np.asarray(extra["classes"])
-            estimator = cls(
-                model=config.model,
-                hidden=config.hidden,
-                layers=config.layers,
-                control=config.control,
-                stabilisers=config.stabilisers,
-                span=config.span,
-                scaling=extra["scaling"],
-                samples=extra["samples"],
-                seed=extra["seed"],
-            )
+            estimator = restored(cls, config, extra)
             epoch, losses = extra["epoch"], tuple(extra["losses"])
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: the configuration is not that of a classifier ({error!r}).") from None

@@ -143,7 +143,7 @@ def read_records(
     With ``id`` each id is a record, and ``columns`` are its features. Without, the whole table is one record: its
     features are the columns of a wide table, or the series of a long one. Raises `InputError` for anything else.
     """
-    from degauss.timeseries.commands.csdi import together
+    from degauss.timeseries.panel import together
     from degauss.timeseries.regular import regularise
     from degauss.timeseries.table import read_table
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -124,6 +124,9 @@ class IrregularEstimator:
             return train_until_best(network, loss, data, settings, judge, stopping, resumable=self.out is not None)
 
 
+E = TypeVar("E", bound=IrregularEstimator)
+
+
 @contextmanager
 def seeded(seed: int) -> Generator[None]:
     """Initialise networks by a seed, and leave the global generator as it was."""
@@ -175,6 +178,32 @@ def save_fitted(
     """Write a fitted model as a directory of safetensors and JSON."""
     about = {"encoder": asdict(config), "centre": scale.centre.tolist(), "width": scale.width.tolist(), **extra}
     save_model(path, network, kind, json.loads(json.dumps(about)))
+
+
+def settings_of(estimator: IrregularEstimator, epoch: int, losses: Sequence[float]) -> dict[str, Any]:
+    """What is kept of an estimator beside its network, for `restored`."""
+    return {
+        "samples": estimator.samples,
+        "seed": estimator.seed,
+        "scaling": estimator.scaling,
+        "epoch": epoch,
+        "losses": losses,
+    }
+
+
+def restored(kind: type[E], config: EncoderConfig, settings: Mapping[str, Any]) -> E:
+    """An estimator with the parameters that it was saved with; KeyError where one is missing."""
+    return kind(
+        model=config.model,
+        hidden=config.hidden,
+        layers=config.layers,
+        control=config.control,
+        stabilisers=config.stabilisers,
+        span=config.span,
+        scaling=settings["scaling"],
+        samples=settings["samples"],
+        seed=settings["seed"],
+    )
 
 
 class Loaded(NamedTuple):

@@ -38,8 +38,10 @@ from degauss.timeseries.irregular_estimator import (
     draws,
     frozen,
     load_fitted,
+    restored,
     save_fitted,
     seeded,
+    settings_of,
     take,
 )
 from degauss.timeseries.neural_sde import EncoderConfig, encoder
@@ -201,14 +203,9 @@ class NeuralSDERegressor(IrregularEstimator):
     def save(self, path: str | Path) -> None:
         """Write the fitted model as a directory of safetensors and JSON, for ``load``."""
         fitted = self._known()
-        extra = {
-            "at": None if fitted.at is None else fitted.at.tolist(),
-            "samples": self.samples,
-            "seed": self.seed,
-            "scaling": self.scaling,
-            "epoch": fitted.epoch,
-            "losses": fitted.losses,
-        }
+        extra = {"at": None if fitted.at is None else fitted.at.tolist()} | settings_of(
+            self, fitted.epoch, fitted.losses
+        )
         save_fitted(path, KIND, fitted.network, fitted.config, fitted.scale, extra)
 
     @classmethod
@@ -216,17 +213,7 @@ class NeuralSDERegressor(IrregularEstimator):
         """A saved regressor, with the same predictions; `InputError` for anything that is not one."""
         weights, config, scale, extra = load_fitted(path, KIND)
         try:
-            estimator = cls(
-                model=config.model,
-                hidden=config.hidden,
-                layers=config.layers,
-                control=config.control,
-                stabilisers=config.stabilisers,
-                span=config.span,
-                scaling=extra["scaling"],
-                samples=extra["samples"],
-                seed=extra["seed"],
-            )
+            estimator = restored(cls, config, extra)
             at = None if extra["at"] is None else np.asarray(extra["at"], dtype=np.float64)
             epoch, losses = extra["epoch"], tuple(extra["losses"])
         except (KeyError, TypeError) as error:

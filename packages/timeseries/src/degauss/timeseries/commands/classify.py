@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError
-from degauss.timeseries.commands.options import TABLES, check_output, check_place, progress
+from degauss.timeseries.commands.options import TABLES, check_output, check_run, progress
 
 if TYPE_CHECKING:
     from degauss.timeseries.classification import NeuralSDEClassifier
@@ -88,9 +88,7 @@ class TrainClassifier(LabelledOptions):
         from degauss.timeseries.classification import stratified
         from degauss.timeseries.irregular import grid_of, irregular
 
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"{self.out}: is a file; expected a directory for the run, or a name to make one.")
-        check_place(self.out)
+        check_run(self.out)
         check_range("test", self.test, 0, 0.9)
         check_range("validation", self.validation, 0, 0.9)
         data = self.read()

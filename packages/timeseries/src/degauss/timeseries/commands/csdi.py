@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from degauss.core.errors import InputError, check_range
-from degauss.timeseries.commands.options import SamplingOptions, SeriesOptions, check_place, progress
+from degauss.timeseries.commands.options import (
+    SamplingOptions,
+    SeriesOptions,
+    check_run,
+    device_of,
+    progress,
+    solver_of,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from degauss.timeseries.imputation import Filled
     from degauss.timeseries.regular import Regular
 
@@ -55,10 +59,9 @@ class TrainImputer(SeriesOptions):
         from degauss.core.cli import write_resolved_config
         from degauss.timeseries.csdi_net import CSDIConfig
         from degauss.timeseries.csdi_training import fit, recipe
+        from degauss.timeseries.panel import together
 
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"{self.out}: is a file; expected a directory for the run, or a name to make one.")
-        check_place(self.out)
+        check_run(self.out)
         check_range("hold_out", self.hold_out, 0)
         _, records = self.read()
         panel = together(records)
@@ -91,35 +94,6 @@ class TrainImputer(SeriesOptions):
         print(f"wrote {self.out / 'model'} after {self.steps} steps")
 
 
-class Panel(NamedTuple):
-    """Several series on one grid: ``times [n]``, ``values [n, series]`` (NaN: not observed), its step in words."""
-
-    times: NDArray[Any]
-    values: NDArray[np.float64]
-    step: str
-
-
-def together(records: Sequence[Regular]) -> Panel:
-    """The records on the grid that they share; `InputError` if they share none."""
-    import numpy as np
-
-    from degauss.timeseries.regular import Series, regularise
-
-    stamps = np.unique(np.concatenate([record.times for record in records]))
-    union = Series("all series", stamps, np.zeros(len(stamps)), records[0].timezone)
-    grid = regularise(union) if len(stamps) > 1 else records[0]
-    times = grid.times
-    values = np.full((len(times), len(records)), np.nan)
-    for column, record in enumerate(records):
-        if not np.isin(record.times, times).all():
-            raise InputError(
-                f"series {record.name!r} is not on the grid of the others; CSDI expects series measured at the same "
-                "times, so give --freq."
-            )
-        values[np.searchsorted(times, record.times), column] = record.values
-    return Panel(times, values, grid.frequency)
-
-
 class Fills(NamedTuple):
     """What was filled in of each record, and the steps and samples that it took."""
 
@@ -141,20 +115,18 @@ def is_imputer(checkpoint: Path | None) -> bool:
 def fill_together(options: SamplingOptions, records: Sequence[Regular]) -> Fills:
     """Samples of every gap of the records, from the CSDI model that the options name."""
     import numpy as np
-    import torch
 
-    from degauss.core.gaussian import ddim, dpmpp
     from degauss.timeseries.csdi import CSDI, Imputing, impute
     from degauss.timeseries.imputation import Filled
+    from degauss.timeseries.panel import together
 
     assert options.checkpoint is not None
     for name in ("likelihood", "form", "guidance", "seconds"):
         if getattr(options, name) != getattr(SamplingOptions, name):
             raise InputError(f"{name} is for TSDiff checkpoints, but {options.checkpoint} is a CSDI one.")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
+    device = device_of(options.device)
     model = CSDI.load(options.checkpoint)
-    model.network.to("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
+    model.network.to(device)
     check_range("steps", options.steps, 1, model.config.steps)
     order = _order(model.units.names, [record.name for record in records], options.checkpoint)
     panel = together(records)
@@ -163,8 +135,7 @@ def fill_together(options: SamplingOptions, records: Sequence[Regular]) -> Fills
             f"{options.checkpoint} was trained on series of step {model.units.step!r}; expected the same, but these "
             f"are of step {panel.step!r}."
         )
-    solvers = {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}
-    imputing = Imputing(options.samples, options.steps, solvers[options.solver], options.seed)
+    imputing = Imputing(options.samples, options.steps, solver_of(options.solver), options.seed)
     with progress("imputing") as report:
         samples = impute(model, panel.values[:, order], imputing, report)
     filled: list[Filled] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
-from degauss.timeseries.commands.options import TABLES, check_output, check_place, progress
+from degauss.timeseries.commands.options import TABLES, check_output, check_run, device_of, progress, solver_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,17 +65,12 @@ class GeneratingOptions:
 
     def draw(self, model: PaDTS, count: int) -> Array:
         """So many windows in data units."""
-        import torch
-
-        from degauss.core.gaussian import ddim, dpmpp
         from degauss.timeseries.padts import Generating, generate
 
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
-        model.network.to("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
-        solvers = {"dpmpp": dpmpp(2), "ddim": ddim(), "ancestral": ddim(eta=1.0)}
+        model.network.to(device_of(self.device))
+        generating = Generating(self.steps_for(model), solver_of(self.solver), self.seed)
         with progress("generating") as report:
-            return generate(model, count, Generating(self.steps_for(model), solvers[self.solver], self.seed), report)
+            return generate(model, count, generating, report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +116,7 @@ class TrainGenerator(TableOptions):
         from degauss.timeseries.padts import best_steps, fit, recipe
         from degauss.timeseries.padts_net import PaDTSConfig
 
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"{self.out}: is a file; expected a directory for the run, or a name to make one.")
-        check_place(self.out)
+        check_run(self.out)
         check_range("hold_out", self.hold_out, 0.01, 0.5)
         records = self.records()
         taken = next((name for name in records.names if name in _INDEX), None)

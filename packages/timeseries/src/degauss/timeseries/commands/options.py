@@ -15,6 +15,7 @@ from degauss.core.errors import InputError, check_range
 from degauss.timeseries.config import GENERAL
 
 if TYPE_CHECKING:
+    from degauss.core.gaussian import TableSolver
     from degauss.timeseries.backtest import Cut
     from degauss.timeseries.budget import Budget
     from degauss.timeseries.forecasting import Report
@@ -80,33 +81,27 @@ class SamplingOptions:
 
     def load(self) -> TSDiff:
         """The model on its device."""
-        import torch
-
         from degauss.timeseries.tsdiff import TSDiff
 
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
+        device = device_of(self.device)
         model = TSDiff.load(GENERAL if self.checkpoint is None else self.checkpoint)
-        cuda = self.device != "cpu" and torch.cuda.is_available()
-        model.network.to("cuda" if cuda else "cpu")
+        model.network.to(device)
         return model
 
     def asked(self, model: TSDiff) -> Sampling:
         """The sampling asked for, whatever time it takes."""
-        from degauss.core.gaussian import ddim, dpmpp
         from degauss.timeseries.tsdiff import Sampling
 
         check_range("steps", self.steps, 1, model.config.steps)
         if self.guidance is not None:
             check_range("guidance", self.guidance, 0)
-        solvers = {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}
         return Sampling(
             samples=self.samples,
             steps=self.steps,
             likelihood=self.likelihood,
             form=self.form,
             guidance=self.guidance,
-            solver=solvers[self.solver],
+            solver=solver_of(self.solver),
             seed=self.seed,
         )
 
@@ -125,6 +120,30 @@ class SamplingOptions:
             return None
         with progress("choosing steps and samples") as report:
             return choose(model, validation, windows, self.asked(model), self.seconds, report)
+
+
+def device_of(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """Where to compute; `InputError` for a device that this machine has not."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
+    return "cuda" if there and name != "cpu" else "cpu"
+
+
+def solver_of(name: Literal["ddim", "dpmpp", "ancestral"]) -> TableSolver:
+    """The solver that --solver names."""
+    from degauss.core.gaussian import ddim, dpmpp
+
+    return {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}[name]
+
+
+def check_run(directory: Path) -> None:
+    """`InputError` unless this is the directory of a run, or one can be made there."""
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: is a file; expected a directory for the run, or a name to make one.")
+    check_place(directory)
 
 
 def check_output(path: Path, suffixes: tuple[str, ...], data: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
-from degauss.timeseries.commands.options import check_output, check_place, progress
+from degauss.timeseries.commands.options import check_output, check_place, device_of, progress, solver_of
 
 if TYPE_CHECKING:
     from degauss.timeseries.csdi import CSDI, Imputing
@@ -102,12 +102,9 @@ class Repair:
             print(f"wrote {self.plot}")
 
     def _check(self) -> None:
-        import torch
-
         from degauss.timeseries.csdi_net import CSDIConfig
 
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
+        device_of(self.device)
         check_output(self.out, (".fif", ".edf"), self.data)
         if self.plot is not None:
             check_output(self.plot, (".png",), self.data)
@@ -126,8 +123,6 @@ class Repair:
 
     def _model(self, recording: Recording) -> CSDI:
         """The model asked for, on its device."""
-        import torch
-
         from degauss.timeseries.csdi import CSDI
         from degauss.timeseries.csdi_net import CSDIConfig
         from degauss.timeseries.csdi_training import recipe
@@ -161,16 +156,14 @@ class Repair:
             records = training_records([recording, *others])
             model = learn(config, records, settings, recording.channels, recording.rate)
             print(f"wrote {self.training / 'model'} after {self.train_steps} steps")
-        model.network.to("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+        model.network.to(device_of(self.device))
         return model
 
     def _imputing(self, model: CSDI) -> Imputing:
-        from degauss.core.gaussian import ddim, dpmpp
         from degauss.timeseries.csdi import Imputing
 
         check_range("steps", self.steps, 1, model.config.steps)
-        solvers = {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}
-        return Imputing(self.samples, self.steps, solvers[self.solver], self.seed)
+        return Imputing(self.samples, self.steps, solver_of(self.solver), self.seed)
 
     def _backtest(
         self, recording: Recording, model: CSDI, imputing: Imputing, found: Survey, warnings: list[str]

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from degauss.core.errors import check_range
-from degauss.timeseries.commands.options import TABLES, SamplingOptions, SeriesOptions, check_output, progress
+from degauss.timeseries.commands.options import (
+    TABLES,
+    SamplingOptions,
+    SeriesOptions,
+    check_output,
+    progress,
+    solver_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +56,6 @@ class Synthesize(SeriesOptions):
     def run(self) -> None:
         from degauss.core.checkpoint import atomic_path, fingerprint, write_json
         from degauss.core.cli import write_resolved_config
-        from degauss.core.gaussian import ddim, dpmpp
         from degauss.timeseries.config import GENERAL
         from degauss.timeseries.synthesis import generate, held_out, real_windows
 
@@ -60,9 +66,10 @@ class Synthesize(SeriesOptions):
         test = held_out(records, model.config, self.test)
         before = [record.values[: len(record.values) - self.test * model.config.horizon] for record in records]
         real = real_windows(model, before, self.windows, self.seed)
-        solver = {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}[self.solver]
         with progress("drawing windows") as report:
-            scaled = generate(model, self.windows, steps=self.steps, solver=solver, seed=self.seed, report=report)
+            scaled = generate(
+                model, self.windows, steps=self.steps, solver=solver_of(self.solver), seed=self.seed, report=report
+            )
         scores = self.scores(model, scaled, real, test)
         self.write(table, scaled, model, real)
         checkpoint = GENERAL if self.checkpoint is None else self.checkpoint

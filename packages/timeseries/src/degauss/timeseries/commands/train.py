@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from degauss.core.errors import InputError, check_range
-from degauss.timeseries.commands.options import SeriesOptions, check_place
+from degauss.timeseries.commands.options import SeriesOptions, check_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +57,7 @@ class Train(SeriesOptions):
         from degauss.timeseries.config import TSDiffConfig
         from degauss.timeseries.training import fit, recipe
 
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"{self.out}: is a file; expected a directory for the run, or a name to make one.")
-        check_place(self.out)
+        check_run(self.out)
         _, records = self.read()
         config = TSDiffConfig(
             context=self.context,
