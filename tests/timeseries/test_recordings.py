@@ -31,7 +31,7 @@ from degauss.timeseries.recordings import (
     training_records,
     write,
 )
-from degauss.timeseries.repair_backtest import backtest, holes, interpolated
+from degauss.timeseries.repair_backtest import backtest, holes, interpolated, regressed
 
 EEG = ("Fz", "Cz", "Pz", "C3", "C4", "Oz")
 RATE = 100.0
@@ -508,6 +508,8 @@ def test_the_backtest_says_what_interpolation_would_do(exact):
     assert channels.line is None
     assert channels.interpolation is not None
     assert channels.model < channels.interpolation  # which knows where electrodes are, but nothing of the sources
+    assert channels.regression is not None
+    assert channels.model < 1.1 * channels.regression  # linear and Gaussian, so past and future add but little
     assert channels.coverage_90 == pytest.approx(0.9, abs=0.1)
     hole, errors = found["channels"][0], channels.holes[0]
     [column] = np.flatnonzero(hole.hidden.any(0))
@@ -518,8 +520,15 @@ def test_the_backtest_says_what_interpolation_would_do(exact):
     mine.interpolate_bads(verbose="error")
     expected = np.sqrt(((mine.get_data()[column] - truth) ** 2).mean())  # V
     assert errors.interpolation == pytest.approx(expected, rel=1e-6)
+    z = raw.get_data("eeg").T[:540] - raw.get_data("eeg").T[:540].mean(0)
+    good = [k for k, name in enumerate(EEG) if k != column and name != "Pz"]
+    weights = np.linalg.lstsq(z[:, good], z[:, column])[0]
+    there = raw.get_data("eeg").T[hole.first : hole.last] - raw.get_data("eeg").T[:540].mean(0)
+    expected = np.sqrt(((there[:, good] @ weights - there[:, column]) ** 2).mean())
+    assert errors.regression == pytest.approx(expected, rel=0.02)  # which may also use the rows of annotated spans
     spans = backtest(recording, exact, WELL, found["spans"])
     assert spans.interpolation is None  # no channel is left to interpolate from
+    assert spans.regression is None
     assert spans.line is not None
     assert spans.model < spans.line
     assert spans.holes[0].seconds == pytest.approx(0.06)
@@ -533,6 +542,20 @@ def test_there_is_no_interpolation_without_a_montage():
     there = interpolated(Recording.of(raw_of(montage=True)), given)
     assert np.isfinite(there).all()
     np.testing.assert_array_equal(np.delete(there, 2, 1), np.delete(given, 2, 1))
+
+
+def test_a_regression_finds_what_is_a_line_of_the_others_and_no_more():
+    values = signals(200).copy()
+    values[4] = 3e-5 + 2 * values[0] - values[1]
+    raw = raw_of(values, bads=["Pz"])
+    given = values.T[180:].copy()
+    given[:5, 4] = np.nan
+    given[:, EEG.index("Pz")] = np.nan
+    there = regressed(Recording.of(raw), given)
+    np.testing.assert_allclose(there[:5, 4], values[4, 180:185], rtol=1e-6)
+    assert np.isnan(there[:, EEG.index("Pz")]).all()  # nothing was ever seen of it
+    assert np.isnan(regressed(Recording.of(raw), np.full_like(given, np.nan))).all()
+    assert np.isnan(regressed(Recording.of(raw_of(values[:, :9])), given)).all()  # too few rows
 
 
 def test_no_hole_can_be_made_where_nothing_is_held_out():

@@ -3,7 +3,8 @@
 The holes lie in the last tenth of the recording, on which no model is trained. For bad channels, good channels of the
 same type are hidden, one in each hole, while the bad ones stay hidden; for bad spans, spans as long and as wide as the
 median one. Beside the model stand what mne does with a bad channel, its interpolation from the positions of the
-others (spherical splines for EEG), where the recording has a montage, and for spans the straight line in time.
+others (spherical splines for EEG), where the recording has a montage; the least-squares regression of a channel on the
+others, fitted on what was not held out; and for spans the straight line in time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from degauss.timeseries.repair import Record, paths
 
 Array = NDArray[np.float64]
 Kind = Literal["channels", "spans"]
+_FITTED = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class Errors(NamedTuple):
     seconds: float
     model: float
     interpolation: float | None
+    regression: float | None
     line: float | None
 
 
@@ -52,6 +55,7 @@ class Score(NamedTuple):
 
     model: float
     interpolation: float | None
+    regression: float | None
     line: float | None
     coverage_90: float
     holes: tuple[Errors, ...]
@@ -133,7 +137,7 @@ def backtest(
         truth, hidden = hole.stretch.all(hole.first, hole.last), hole.hidden
         given = np.where(hidden, np.nan, hole.stretch.read(hole.first, hole.last))
         pieces = list(paths(model, Record(lambda a, b, given=given: given[a:b], hidden), imputing, number * len(given)))
-        guesses = np.full((3, *given.shape), np.nan)
+        guesses = np.full((4, *given.shape), np.nan)
         for start, samples in pieces:
             part = slice(start, start + samples.shape[1])
             guesses[0, part] = samples.mean(0) if value == "mean" else samples[0]
@@ -141,8 +145,9 @@ def backtest(
             within = (truth[part] >= low) & (truth[part] <= high)
             inside.append(within[hidden[part]])
         guesses[1] = interpolated(recording, given)
+        guesses[2] = regressed(recording, given)
         if not hidden.all(0).any():  # a line needs ends
-            guesses[2] = np.where(np.isnan(given), naive.linear(given, model.units.centre), given)
+            guesses[3] = np.where(np.isnan(given), naive.linear(given, model.units.centre), given)
         rows, columns = np.nonzero(hidden)
         off: Array = guesses[:, rows, columns] - truth[rows, columns]
         squares.append((off / width[columns]) ** 2)
@@ -151,9 +156,9 @@ def backtest(
         errors.append(Errors(names, seconds, *_roots(off**2)))  # pyright: ignore[reportArgumentType]
         if report is not None:
             report(number + 1, len(found))
-    ours, theirs, line = _roots(np.concatenate(squares, axis=1))
+    ours, splines, regression, line = _roots(np.concatenate(squares, axis=1))
     assert ours is not None
-    return Score(ours, theirs, line, float(np.concatenate(inside).mean()), tuple(errors))
+    return Score(ours, splines, regression, line, float(np.concatenate(inside).mean()), tuple(errors))
 
 
 def _roots(squares: Array) -> list[float | None]:
@@ -184,3 +189,26 @@ def interpolated(recording: Recording, given: Array) -> Array:
     except (ValueError, RuntimeError):  # say, no sphere fits the head
         return nothing
     return np.where(np.isnan(given), raw.get_data().T, given)
+
+
+def regressed(recording: Recording, given: Array) -> Array:
+    """Every channel with NaN in ``given`` ``[n, features]`` by ordinary least squares on those without, at one instant.
+
+    Fitted on what was not held out, on at most ``_FITTED`` rows. NaN for a channel that is bad throughout, and for all
+    where no channel is complete or where fewer rows than twice the coefficients have what is needed.
+    """
+    rows = np.concatenate([stretch.read(0, size) for stretch, size in recording.trained_on()])
+    seen = np.isfinite(rows).any(0)
+    gaps = np.isnan(given).any(0)
+    known, wanted = np.flatnonzero(seen & ~gaps), np.flatnonzero(seen & gaps)
+    rows = rows[np.isfinite(rows[:, seen]).all(1)]
+    if not len(known) or len(rows) < 2 * (1 + len(known)):
+        return np.full_like(given, np.nan)
+    rows = rows[:: -(-len(rows) // _FITTED)]
+    centre = rows.mean(0)
+    width = np.where(rows.std(0) > 0, rows.std(0), 1.0)
+    z = (rows - centre) / width
+    weights = np.linalg.lstsq(z[:, known], z[:, wanted])[0]
+    answer = given.copy()
+    answer[:, wanted] = ((given - centre) / width)[:, known] @ weights * width[wanted] + centre[wanted]
+    return np.where(np.isnan(given), answer, given)

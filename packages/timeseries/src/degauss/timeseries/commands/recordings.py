@@ -24,8 +24,9 @@ class Repair:
     A CSDI model is trained on what is good of the recording and of those given by --train; one channel's neighbours
     and its own past and future tell what it should have been. A channel that is bad throughout must be good in one of
     the latter. Filter recordings before (high-pass). The last tenth of each is kept from training; there the model is
-    compared with mne's own interpolation. What was good keeps its value; what was filled in is annotated as
-    'degauss: imputed'. Stop it and run it again: the training goes on where it stopped.
+    compared with mne's own interpolation and with a regression on the other channels. What was good keeps its value;
+    what was filled in is annotated as 'degauss: imputed'. Stop it and run it again: the training goes on where it
+    stopped.
     """
 
     data: Positional[Path]
@@ -61,7 +62,7 @@ class Repair:
     value: Literal["mean", "draw"] = "mean"
     """What is written: the mean of the draws (nearest to the truth, too smooth), or one draw (the right spectrum)."""
     holes: int = 4
-    """Holes of each kind to hide for the comparison with mne's interpolation; 0 for none."""
+    """Holes of each kind to hide for the comparison with simpler repairs; 0 for none."""
     plot: Path | None = None
     """Draw the first repaired channel before and after (.png)."""
     seed: int = 0
@@ -178,7 +179,12 @@ class Repair:
             with progress(f"comparing on hidden {kind}") as report:
                 score = backtest(recording, model, imputing, hidden, self.value, report)
             scores[kind] = score._asdict() | {"holes": [hole._asdict() for hole in score.holes]}
-            for name, other in (("mne's interpolation", score.interpolation), ("a straight line", score.line)):
+            simpler = {
+                "mne's interpolation": score.interpolation,
+                "a regression on the other channels": score.regression,
+                "a straight line": score.line,
+            }
+            for name, other in simpler.items():
                 if other is not None and other < score.model:
                     warnings.append(
                         f"on hidden {kind}, {name} errs by {other:.2g} standard deviations and this model by "
@@ -186,7 +192,7 @@ class Repair:
                     )
             others = ", ".join(
                 f"{name} {other:.2g}"
-                for name, other in zip(("mne", "line"), score[1:3], strict=True)
+                for name, other in zip(("mne", "regression", "line"), score[1:4], strict=True)
                 if other is not None
             )
             print(
