@@ -5,10 +5,10 @@
 The first two thirds of a recording are good, and a model is trained on them. In the last third one channel is bad and
 one span is bad in all channels; what they really were is kept aside. Both are filled in and written as FIF with
 annotations; then the truth comes back to say how far off the repair is, beside what mne's spherical splines make of
-the same channel where the electrodes have positions. Without ``--file``: a real EEG of six seconds where it lies under
-DEGAUSS_DATA, else a synthetic one made below. Six seconds are little to learn from, and the default training is a toy
-that ends in seconds and has learnt next to nothing; give it minutes of one core, or recordings of your own. The same
-from a shell:
+the same channel where the electrodes have positions, and beside least squares on the other channels, which is hard to
+beat where there is little to learn from. Without ``--file``: a real EEG of six seconds where it lies under
+DEGAUSS_DATA, else a synthetic one made below. Six seconds are little, and the default training is a toy that ends in
+seconds and has learnt next to nothing; give it minutes of one core, or recordings of your own. The same from a shell:
 
     degauss-timeseries repair rest_raw.fif --train good_raw.fif --out repaired_raw.fif --plot before_after.png
 """
@@ -32,7 +32,7 @@ from degauss.timeseries.datasets import data_root
 from degauss.timeseries.recording_plots import repair_plot
 from degauss.timeseries.recordings import Recording, repair, training_records, write
 from degauss.timeseries.repair import learn
-from degauss.timeseries.repair_backtest import interpolated
+from degauss.timeseries.repair_backtest import interpolated, regressed
 
 RATE = 128.0
 
@@ -103,7 +103,7 @@ def main() -> None:
         model = learn(config, records, settings, recording.channels, recording.rate)
     others = truth.T.copy()
     others[:, broken.ch_names.index(bad)] = np.nan
-    splines = interpolated(recording, others).T
+    splines, line = interpolated(recording, others).T, regressed(Recording.of(good), others).T
     repaired = repair(recording, model, Imputing(samples=10, steps=8, solver=ddim()))
 
     row = broken.ch_names.index(bad)
@@ -112,6 +112,7 @@ def main() -> None:
     for name, guess in (
         (f"CSDI after {arguments.steps} steps", broken.get_data()),
         ("mne's spherical splines", np.where(span, np.nan, splines)),
+        ("least squares on the other channels", np.where(span, np.nan, line)),
         ("nothing at all (zeros)", np.zeros_like(truth)),
     ):
         errors = [rms((guess - truth)[row, ~span]), rms((guess - truth)[:, span])]
