@@ -18,17 +18,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import (
-    atomic_path,
-    fingerprint,
-    load_model,
-    load_tree,
-    load_weights,
-    save_model,
-    save_tree,
-    settled,
-)
+from degauss.core.checkpoint import load_model, load_tree, load_weights, save_model, save_tree
 from degauss.core.errors import InputError
+from degauss.core.files import atomic_path, fingerprint, settled
 
 KIND = "degauss.test/linear"
 

@@ -27,11 +27,12 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 import torch
 from torch import Tensor
 
-from degauss.core.checkpoint import FORMAT_VERSION, atomic_path, read_header, write_json
+from degauss.core.checkpoint import FORMAT_VERSION, read_header
 from degauss.core.compare import Candidate, Outcome, Problem, compare, exact, measure, solvers
 from degauss.core.denoiser import Denoiser
 from degauss.core.errors import InputError, check_option
 from degauss.core.fields import integer, number, numbers, table
+from degauss.core.files import atomic_path, write_json
 from degauss.core.gaussian import unipc
 from degauss.core.gaussian.dc import Compensation, fit_ratios
 from degauss.core.gaussian.dpm_v3 import dpm_v3

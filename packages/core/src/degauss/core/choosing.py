@@ -194,8 +194,8 @@ def plot_name(claim: str, problem: str) -> str:
 
 def write_guide(folder: Path, records: Sequence[Record]) -> None:
     """Write ``choosing.md`` and its plots into a folder."""
-    from degauss.core.checkpoint import atomic_path
     from degauss.core.compare import Outcome
+    from degauss.core.files import atomic_path
     from degauss.core.plots import error_curves
 
     page = guide_page(records)

@@ -225,9 +225,9 @@ def run_claim(claim_file: ClaimFile, seeds: Sequence[int]) -> Record:
     """Run one claim and write its record beside it; the old record stays if the run fails."""
     import torch
 
-    from degauss.core.checkpoint import atomic_path
     from degauss.core.cli import provenance
     from degauss.core.doctor import device_name
+    from degauss.core.files import atomic_path
 
     digest = claim_file.sha256()
     claim, run = claim_file.load()

@@ -267,7 +267,7 @@ def write_resolved_config(path: Path, config: object, **facts: str | int | float
     degauss-core, numpy and torch, and the date in UTC. Fields that are None are left out. The file
     appears whole or not at all.
     """
-    from degauss.core.checkpoint import atomic_path
+    from degauss.core.files import atomic_path
 
     body = _toml(_plain(config)) + "\n" + _toml({PROVENANCE: {**facts, **provenance()}})
     with atomic_path(path) as part:

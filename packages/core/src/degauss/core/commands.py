@@ -87,7 +87,7 @@ class ClaimsTable:
         if self.output is None:
             sys.stdout.write(page)
             return
-        from degauss.core.checkpoint import atomic_path
+        from degauss.core.files import atomic_path
 
         with atomic_path(self.output) as part:
             part.write_text(page, encoding="utf-8")

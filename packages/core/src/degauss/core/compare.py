@@ -205,7 +205,7 @@ def compare(
 
 def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
     """One line an outcome: solver, budget, evaluations, error."""
-    from degauss.core.checkpoint import atomic_path
+    from degauss.core.files import atomic_path
 
     with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

@@ -25,7 +25,7 @@ def error_curves(path: Path, outcomes: Sequence[Outcome], title: str) -> None:
 
         raise InputError("a plot needs matplotlib, which is not there: pip install 'degauss-core[plots]'.") from error
 
-    from degauss.core.checkpoint import atomic_path
+    from degauss.core.files import atomic_path
 
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from degauss.core.checkpoint import atomic_path, write_json
+from degauss.core.files import atomic_path, write_json
 from degauss.timeseries.card import MEANING, Card, Comparison
 from degauss.timeseries.population import cross_correlations
 

@@ -52,7 +52,7 @@ def confusion_plot(path: str | Path, counts: Counts, classes: Sequence[str], *, 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from degauss.core.checkpoint import atomic_path
+    from degauss.core.files import atomic_path
 
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = float(np.clip(3.5 + 0.55 * len(classes), 5, 14))

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import atomic_path, load_tree, save_tree, settled
+from degauss.core.checkpoint import load_tree, save_tree
 from degauss.core.errors import check_range
+from degauss.core.files import atomic_path, settled
 from degauss.core.train import Data, Diverged, Loss, TrainConfig, latest_checkpoint, train
 
 FOLDER = "validation"

@@ -115,7 +115,7 @@ def _check_header(path: Path, head: bytes, separator: str) -> None:
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    from degauss.core.checkpoint import atomic_path
+    from degauss.core.files import atomic_path
 
     suffix = path.suffix.casefold()
     if suffix not in (".csv", ".tsv", ".parquet"):

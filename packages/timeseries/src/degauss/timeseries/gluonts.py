@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from degauss.core.checkpoint import atomic_path, read_json, write_json
 from degauss.core.errors import InputError
+from degauss.core.files import atomic_path, read_json, write_json
 from degauss.timeseries.estimator import TSDiffForecaster
 from degauss.timeseries.forecasting import check_horizon, forecast
 from degauss.timeseries.regular import Regular

@@ -376,7 +376,7 @@ def _short(name: str) -> str:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    from degauss.core.checkpoint import atomic_path
+    from degauss.core.files import atomic_path
 
     with atomic_path(Path(path)) as partial:
         figure.savefig(partial, format="png")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from degauss.core.checkpoint import atomic_path
+from degauss.core.files import atomic_path
 
 _INK, _MEDIAN, _BAD, _WIDE, _NARROW = "#22272e", "#0b4f9e", "#d1495b", "#dceaf8", "#86b6e6"
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from degauss.core.checkpoint import atomic_path
 from degauss.core.errors import InputError
+from degauss.core.files import atomic_path
 from degauss.timeseries.csdi import CSDI, Imputing
 from degauss.timeseries.repair import Record, paths
 

@@ -31,8 +31,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import atomic_path, read_json, write_json
 from degauss.core.errors import InputError
+from degauss.core.files import atomic_path, read_json, write_json
 from degauss.core.noise import Noise
 from degauss.core.sampling import sample
 from degauss.core.train import TrainConfig, train

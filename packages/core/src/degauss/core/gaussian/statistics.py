@@ -33,10 +33,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from degauss.core.checkpoint import FORMAT_VERSION, atomic_path, read_header, write_json
+from degauss.core.checkpoint import FORMAT_VERSION, read_header
 from degauss.core.denoiser import Denoiser
 from degauss.core.errors import InputError
 from degauss.core.fields import expect
+from degauss.core.files import atomic_path, write_json
 from degauss.core.gaussian.exponential import dpmpp
 from degauss.core.gaussian.unipc import unipc
 from degauss.core.grid import check_grid, uniform_log_snr

@@ -23,17 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from degauss.core.checkpoint import (
-    FORMAT_VERSION,
-    atomic_path,
-    read_header,
-    read_tensors,
-    settled,
-    write_json,
-    write_tensors,
-)
+from degauss.core.checkpoint import FORMAT_VERSION, read_header, read_tensors, write_tensors
 from degauss.core.denoiser import Denoiser
 from degauss.core.errors import InputError
+from degauss.core.files import atomic_path, settled, write_json
 from degauss.core.gaussian.table import on_grid
 from degauss.core.inversion.guard import LIMIT, Guarded, check_precision
 from degauss.core.posterior import Point

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from degauss.core.checkpoint import atomic_path
+from degauss.core.files import atomic_path
 from degauss.core.train.config import TrainConfig
 
 METRICS = "metrics.jsonl"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from degauss.core.checkpoint import remove_partial
 from degauss.core.errors import InputError
+from degauss.core.files import remove_partial
 from degauss.core.noise import Noise
 from degauss.core.train.batches import DROPOUT, EVALUATE, NOISE, B, Data, Shares, batches_of, key, moved, reseed
 from degauss.core.train.config import TrainConfig, Trained, learning_rate

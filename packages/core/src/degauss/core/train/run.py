@@ -18,17 +18,15 @@ from torch.optim import Optimizer
 from degauss.core.checkpoint import (
     FORMAT_VERSION,
     WEIGHTS,
-    atomic_path,
     load_tree,
     load_weights,
     read_header,
     read_tensors,
-    remove,
     save_tree,
-    write_json,
     write_tensors,
 )
 from degauss.core.errors import InputError
+from degauss.core.files import atomic_path, remove, write_json
 from degauss.core.train.config import TrainConfig, learning_rate
 
 KIND = "degauss.core/train"

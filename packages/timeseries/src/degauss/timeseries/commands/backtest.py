@@ -114,7 +114,7 @@ def forecaster(model: TSDiff, horizon: int, sampling: Sampling, report: Report) 
 
 def write_report(path: Path, result: Result | None, budget: Budget | None) -> None:
     """Write the scores as JSON, with null for those that do not exist (of a target that is all zero, say)."""
-    from degauss.core.checkpoint import atomic_path, write_json
+    from degauss.core.files import atomic_path, write_json
 
     told = {} if result is None else report_of(result)
     if budget is not None:

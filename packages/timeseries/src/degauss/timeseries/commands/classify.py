@@ -136,9 +136,9 @@ class Classify(LabelledOptions):
     def run(self) -> None:
         import numpy as np
 
-        from degauss.core.checkpoint import fingerprint
         from degauss.core.cli import write_resolved_config
         from degauss.core.errors import check_range
+        from degauss.core.files import fingerprint
         from degauss.timeseries.classification import NeuralSDEClassifier
 
         check_output(self.out, TABLES, self.data)
@@ -180,7 +180,7 @@ def _report(out: Path, data: Labelled, probabilities: Any, classes: Any, folder:
     """Write the predictions and, with labels, the scores and the figure: beside them, or as files of a folder."""
     import numpy as np
 
-    from degauss.core.checkpoint import atomic_path, write_json
+    from degauss.core.files import atomic_path, write_json
     from degauss.timeseries.confusion import classification_scores, confusion_plot
 
     names = [str(name) for name in classes]

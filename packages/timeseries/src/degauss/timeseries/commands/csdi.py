@@ -104,7 +104,8 @@ class Fills(NamedTuple):
 
 def is_imputer(checkpoint: Path | None) -> bool:
     """Whether this is a CSDI model rather than a TSDiff one, or none."""
-    from degauss.core.checkpoint import CONFIG, read_json, settled
+    from degauss.core.checkpoint import CONFIG
+    from degauss.core.files import read_json, settled
     from degauss.timeseries.csdi import KIND
 
     if checkpoint is None or not (settled(checkpoint) / CONFIG).is_file():

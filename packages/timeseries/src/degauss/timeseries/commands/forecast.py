@@ -102,7 +102,7 @@ class Forecast(SeriesOptions, SamplingOptions):
 
 def facts(options: SamplingOptions, steps: int, samples: int) -> dict[str, str | int | float]:
     """What the resolved config adds: the model's hash, and the steps and samples that were in fact taken."""
-    from degauss.core.checkpoint import fingerprint
+    from degauss.core.files import fingerprint
     from degauss.timeseries.config import GENERAL
 
     checkpoint = GENERAL if options.checkpoint is None else options.checkpoint

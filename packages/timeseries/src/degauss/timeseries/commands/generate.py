@@ -177,8 +177,8 @@ class Generate(GeneratingOptions):
     """Where they go (.csv, .tsv or .parquet); the settings go to the same name in .toml."""
 
     def run(self) -> None:
-        from degauss.core.checkpoint import fingerprint
         from degauss.core.cli import write_resolved_config
+        from degauss.core.files import fingerprint
         from degauss.timeseries.padts import PaDTS
 
         check_output(self.out, TABLES, self.checkpoint)

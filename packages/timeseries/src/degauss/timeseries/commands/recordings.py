@@ -71,8 +71,8 @@ class Repair:
     """Where to compute."""
 
     def run(self) -> None:
-        from degauss.core.checkpoint import atomic_path, write_json
         from degauss.core.cli import write_resolved_config
+        from degauss.core.files import atomic_path, write_json
         from degauss.timeseries.recording_plots import repair_plot
         from degauss.timeseries.recordings import Recording, check_target, check_wanted, repair, survey, write
 

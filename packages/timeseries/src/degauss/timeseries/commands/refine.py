@@ -172,8 +172,8 @@ class Refine(SeriesOptions):
         """The table, its settings and scores, and the pictures."""
         import numpy as np
 
-        from degauss.core.checkpoint import atomic_path, fingerprint, write_json
         from degauss.core.cli import write_resolved_config
+        from degauss.core.files import atomic_path, fingerprint, write_json
         from degauss.timeseries import plots
         from degauss.timeseries.config import GENERAL
         from degauss.timeseries.regular import grid_times

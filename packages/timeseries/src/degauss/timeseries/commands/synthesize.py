@@ -54,8 +54,8 @@ class Synthesize(SeriesOptions):
     """Where to compute."""
 
     def run(self) -> None:
-        from degauss.core.checkpoint import atomic_path, fingerprint, write_json
         from degauss.core.cli import write_resolved_config
+        from degauss.core.files import atomic_path, fingerprint, write_json
         from degauss.timeseries.config import GENERAL
         from degauss.timeseries.synthesis import generate, held_out, real_windows
 
@@ -109,7 +109,7 @@ class Synthesize(SeriesOptions):
 
         import numpy as np
 
-        from degauss.core.checkpoint import atomic_path
+        from degauss.core.files import atomic_path
         from degauss.timeseries.regular import Series
         from degauss.timeseries.synthesis import in_data_units
         from degauss.timeseries.table import write_series
