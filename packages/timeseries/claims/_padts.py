@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from degauss.core.files import remove
+from degauss.core.checkpoint import remove
 from degauss.core.claims import Verdict
 from degauss.timeseries.copies import check_copies
 from degauss.timeseries.generation_data import Split, Units
