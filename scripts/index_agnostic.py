@@ -2,8 +2,8 @@
 
 usage: python scripts/index_agnostic.py uv.lock
 
-Every wheel's address becomes its file name, a source distribution keeps only its hash, and the index
-is called `pypi`. All hashes stay, so what gets installed is the same to the byte. `uv export --frozen`,
+Every wheel's address becomes its file name, a source distribution keeps only its hash, the index is
+called `pypi`, and sizes, which only some indexes tell, are left out. All hashes stay, so what gets installed is the same to the byte. `uv export --frozen`,
 `uv lock --check` and `uv tree` read this form; `uv sync` does not, hence `make sync`.
 """
 
@@ -16,13 +16,14 @@ from pathlib import Path
 REGISTRY = re.compile(r'registry = "[^"]*"')
 WHEEL = re.compile(r'url = "[^"]*/([^"/]+\.whl)"')
 SDIST = re.compile(r'^(sdist = \{) url = "[^"]*",', flags=re.MULTILINE)
+SIZE = re.compile(r", size = \d+")
 
 
 def index_agnostic(lock: str) -> str:
     """Return the text of a lock file without its addresses; a second pass changes nothing."""
     lock = REGISTRY.sub('registry = "pypi"', lock)
     lock = WHEEL.sub(r'filename = "\1"', lock)
-    return SDIST.sub(r"\1", lock)
+    return SIZE.sub("", SDIST.sub(r"\1", lock))
 
 
 def main() -> None:

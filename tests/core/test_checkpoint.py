@@ -184,6 +184,9 @@ def test_an_older_model_is_replaced_but_not_a_directory_of_other_things(saved: P
     with pytest.raises(InputError, match=r"holds other things than a model \(thesis\.tex\)"):
         save_model(saved, {"w": torch.zeros(1)}, KIND, {})
     assert load_model(saved, KIND).weights["w"].item() == 1
+    save_model(saved, {"w": torch.zeros(1)}, KIND, {}, companions=["thesis.tex"])
+    assert load_model(saved, KIND).weights["w"].item() == 0
+    assert not (saved / "thesis.tex").exists()
 
 
 def _edit_config(folder: Path, **changes: object) -> None:

@@ -147,9 +147,9 @@ def test_a_lock_is_rewritten_without_addresses_and_with_its_hashes() -> None:
     once = module.index_agnostic(LOCK)
     assert once == (
         'source = { registry = "pypi" }\n'
-        'sdist = { hash = "sha256:00", size = 1 }\n'
+        'sdist = { hash = "sha256:00" }\n'
         "wheels = [\n"
-        '    { filename = "x-1.0-py3-none-any.whl", hash = "sha256:11", size = 2 },\n'
+        '    { filename = "x-1.0-py3-none-any.whl", hash = "sha256:11" },\n'
         "]\n"
     )
     assert module.index_agnostic(once) == once

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -48,16 +48,18 @@ def save_model(
     kind: str,
     config: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
+    companions: Collection[str] = (),
 ) -> None:
     """Write a model's directory in one piece, replacing an older model there.
 
     ``model``: a module or its state dict. ``kind``: what `load_model` will ask for. ``config``: whatever JSON
-    can hold. Raises `InputError` if a weight is not finite or if ``path`` holds something that is no model.
+    can hold. ``companions``: files of an older model that go with it. Raises `InputError` if a weight is not finite or
+    if ``path`` holds something that is no model.
     """
     weights = dict(model.state_dict() if isinstance(model, nn.Module) else model)
     _check_finite(weights, f"refused to write {path}")
     for file in Path(path).iterdir() if Path(path).is_dir() else ():
-        if file.name not in _MODEL_FILES:
+        if file.name not in {*_MODEL_FILES, *companions}:
             raise InputError(f"{path} holds other things than a model ({file.name}): name a new directory.")
     about: dict[str, Any] = {"format": kind, "format_version": FORMAT_VERSION, "config": dict(config)}
     if metrics is not None:

@@ -1,0 +1,134 @@
+r"""Reverberant speech and its dry target, from simulated rooms.
+
+A room is a box; its walls absorb what Sabine's formula asks for the wanted time of reverberation, and sound takes
+every path of the image method. The target is the same voice heard at the same place between walls that absorb 99 %: the
+direct sound, with its delay and its loss, so that a model learns to remove the room and not to move the microphone.
+
+Needs pyroomacoustics, the extra of ``pip install "degauss-audio[rooms]"``. Ranges and target as in Lemercier et al.
+2023 ("StoRM"), section IV-A.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from degauss.audio.enhancement import Pairs
+from degauss.audio.mixtures import Mixtures
+from degauss.core.errors import InputError
+from degauss.core.noise import Noise
+
+Place = tuple[float, float, float]
+
+# What the walls of the dry target absorb, and how near to a wall anything may stand (m).
+_DRY, _MARGIN = 0.99, 0.5
+# Images beyond this many reflections are left out: what they carry is below hearing, and they cost most.
+_ORDER = 40
+# Draws of a room, after those that a mixture of the same number takes.
+_DRAW = 1 << 16
+
+
+@dataclass(frozen=True)
+class Room:
+    """A box: ``size`` (m), ``t60`` (s, the time in which sound falls by 60 dB), where the voice and the microphone are.
+
+    Raises `InputError` for a place outside of it, or for a time so short that no wall absorbs enough.
+    """
+
+    size: Place
+    t60: float
+    source: Place
+    microphone: Place
+
+    def __post_init__(self) -> None:
+        for name in ("source", "microphone"):
+            where = getattr(self, name)
+            if not all(0 < at < side for at, side in zip(where, self.size, strict=True)):
+                raise InputError(f"{name} must be inside a room of {self.size} m, but is at {where}.")
+        if not 0 < self.absorption <= 1:
+            shortest = self.t60 * self.absorption
+            raise InputError(f"t60 must be at least {shortest:.2f} s in this room, but is {self.t60}.")
+
+    @property
+    def absorption(self) -> float:
+        """Of energy, at each reflection, by Sabine: 24 ln(10) V / (c S t60)."""
+        x, y, z = self.size
+        return 24 * math.log(10) * x * y * z / (343.0 * 2 * (x * y + y * z + x * z) * self.t60)
+
+    @property
+    def distance(self) -> float:
+        """From the voice to the microphone (m)."""
+        return math.dist(self.source, self.microphone)
+
+
+def drawn_room(seed: int, number: int) -> Room:
+    """A room by its number: 5 to 15 m long and wide, 2 to 6 m high, t60 of 0.4 to 1.0 s."""
+    u = Noise(seed, [number]).uniform(torch.empty(1, 10, dtype=torch.float64), draw=_DRAW)[0].tolist()
+    size = (5 + 10 * u[0], 5 + 10 * u[1], 2 + 4 * u[2])
+    source, microphone = (
+        tuple(_MARGIN + (side - 2 * _MARGIN) * share for side, share in zip(size, shares, strict=True))
+        for shares in (u[4:7], u[7:10])
+    )
+    return Room(size, 0.4 + 0.6 * u[3], source, microphone)
+
+
+class Responses(NamedTuple):
+    """Impulse responses ``[n]`` and ``[m]`` from the voice to the microphone, in the room and without it."""
+
+    wet: Tensor
+    dry: Tensor
+
+
+def responses(room: Room, rate: int) -> Responses:
+    """What a clap sounds like; `ImportError` that names the extra where pyroomacoustics is missing."""
+    return Responses(_response(room, rate, room.absorption, _ORDER), _response(room, rate, _DRY, 1))
+
+
+def _response(room: Room, rate: int, absorption: float, order: int) -> Tensor:
+    try:
+        import pyroomacoustics
+    except ModuleNotFoundError as missing:
+        raise ImportError(
+            f"degauss.audio.rooms needs {missing.name}, which is not installed; expected the extra of "
+            'pip install "degauss-audio[rooms]".'
+        ) from missing
+    tool: Any = pyroomacoustics
+    box = tool.ShoeBox(list(room.size), fs=rate, materials=tool.Material(absorption), max_order=order)
+    box.add_source(list(room.source))
+    box.add_microphone(list(room.microphone))
+    box.compute_rir()
+    return torch.from_numpy(box.rir[0][0]).float()
+
+
+def heard(speech: Tensor, response: Tensor) -> Tensor:
+    """Speech ``[n]`` through an impulse response, ``[n]``: what comes after its end is cut."""
+    size = len(speech) + len(response) - 1
+    spectrum = torch.fft.rfft(speech, size) * torch.fft.rfft(response, size)
+    return torch.fft.irfft(spectrum, size)[: len(speech)]
+
+
+@dataclass(frozen=True, eq=False)
+class Reverberant:
+    """Numbers -> pairs, for ``degauss.core.train``: the speech of ``mixtures`` in rooms, without its noise.
+
+    A pair has a room of its own, a function of its number.
+    """
+
+    mixtures: Mixtures
+
+    def __call__(self, samples: Sequence[int]) -> Pairs:
+        dry, wet = zip(*(self.pair(number) for number in samples), strict=True)
+        return Pairs(torch.stack(wet), torch.stack(dry))
+
+    def pair(self, number: int) -> tuple[Tensor, Tensor]:
+        """(dry, reverberant), each ``[length]``, of one scale: the louder has a peak of 1."""
+        speech = self.mixtures.said(number)
+        found = responses(drawn_room(self.mixtures.seed, number), self.mixtures.rate)
+        dry, wet = heard(speech, found.dry), heard(speech, found.wet)
+        peak = torch.maximum(dry.abs().max(), wet.abs().max()).clamp_min(torch.finfo(torch.float32).tiny)
+        return dry / peak, wet / peak

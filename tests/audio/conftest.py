@@ -1,0 +1,96 @@
+"""What many tests need: a voice whose pitch is known, recordings where they are at hand, and a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from degauss.audio import datasets
+from degauss.audio.cli import PROGRAM
+from degauss.audio.datasets import Digit, Syllable
+from degauss.audio.synthetic import VOWELS, glide, vowel
+from degauss.core.errors import InputError
+
+
+@pytest.fixture(scope="session")
+def speech_f0() -> Tensor:
+    """The pitch of `speech` at each of its 16000 samples: from 110 to 150 Hz."""
+    return glide(110, 150, 16000)
+
+
+@pytest.fixture(scope="session")
+def speech(speech_f0: Tensor) -> Tensor:
+    """One second of a voice at 16 kHz, ``[16000]``: it moves from "a" to "i", swells and fades; its peak is 0.5."""
+    share = torch.linspace(0, 1, 16000, dtype=torch.float64)
+    formants = torch.stack([a + (i - a) * share for a, i in zip(VOWELS["a"], VOWELS["i"], strict=True)])
+    swell = (torch.minimum(share, 1 - share) * 10).clamp(0, 1).float()
+    voice = vowel(formants, speech_f0, 16000) * swell
+    return 0.5 * voice / voice.abs().max()
+
+
+def _or_skip(read: Callable[[], list]) -> list:
+    try:
+        return read()
+    except InputError as error:
+        if "expected" in str(error) and "DEGAUSS_DATA" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+@pytest.fixture(scope="session")
+def digits() -> list[Digit]:
+    """The spoken digits, or a skip."""
+    return _or_skip(datasets.digits)
+
+
+@pytest.fixture(scope="session")
+def voicebank() -> list[Syllable]:
+    """The sung syllables, or a skip."""
+    return _or_skip(datasets.voicebank)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own, where it runs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def invoke(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Sequence[str | Path]], tuple[int, str, str]]:
+    """A whole command line -> its exit status, stdout and stderr."""
+
+    def command(words: Sequence[str | Path]) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = PROGRAM.main([str(word) for word in words])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return command
+
+
+@pytest.fixture
+def refused(
+    invoke: Callable[[Sequence[str | Path]], tuple[int, str, str]], here: Path
+) -> Callable[[Sequence[str | Path]], str]:
+    """A command line that must fail as a user's mistake does, writing nothing -> its one sentence."""
+
+    def command(words: Sequence[str | Path]) -> str:
+        before = sorted(here.rglob("*"))
+        status, out, error = invoke(words)
+        assert (status, out) == (2, "")
+        assert error.startswith("degauss-audio: error: ")
+        assert error.endswith("\n")
+        assert error.count("\n") == 1
+        assert "Traceback" not in error
+        assert sorted(here.rglob("*")) == before
+        return error.removeprefix("degauss-audio: error: ").strip()
+
+    return command
