@@ -17,7 +17,6 @@ from degauss.audio.datasets import (
     Digit,
     Oto,
     Syllable,
-    data_root,
     noisy_pairs,
     read_frequencies,
     read_oto,
@@ -26,6 +25,7 @@ from degauss.audio.datasets import (
     unpacked,
 )
 from degauss.core.errors import InputError
+from degauss.core.places import data_root
 
 
 def needs(name: str) -> pytest.MarkDecorator:
@@ -99,18 +99,8 @@ def test_the_samples_have_names():
 @pytest.mark.parametrize("read", [datasets.digits, datasets.voicebank, noisy_pairs, samples])
 def test_what_is_absent_is_said(read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("DEGAUSS_DATA", str(tmp_path))
-    assert data_root() == tmp_path
     with pytest.raises(InputError, match=r"does not exist; expected .* there, so set DEGAUSS_DATA"):
         read()
-
-
-def test_data_root_without_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.delenv("DEGAUSS_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
-    assert data_root() == (beside if beside.is_dir() else tmp_path / "degauss")
-    monkeypatch.setattr("degauss.audio.datasets._HERE", tmp_path / "a" / "b" / "datasets.py")
-    assert data_root() == tmp_path / "degauss"
 
 
 def packed(path: Path, members: dict[str, bytes]) -> Path:

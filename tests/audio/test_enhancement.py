@@ -181,7 +181,9 @@ def test_both_networks_are_trained_jointly(kind: str) -> None:
     clean, noisy = (SPECTRUM.encode(wave) for wave in (batch.clean, batch.noisy))
     _, error = model.network(clean, noisy, torch.full((2,), 0.5, dtype=torch.float64), Noise(0, range(2)))
     error.square().mean().backward()
-    assert any(weight.grad is not None and weight.grad.any() for weight in model.network.predictive.parameters())
+    predictive = model.network.predictive
+    assert predictive is not None
+    assert any(weight.grad is not None and weight.grad.any() for weight in predictive.parameters())
 
 
 def test_the_residual_target_has_unit_variance() -> None:
@@ -314,8 +316,9 @@ def test_times_are_the_published_ones() -> None:
 
 
 def test_what_cannot_be_sampled_is_refused() -> None:
-    for wrong in ({"steps": 0}, {"draws": 0}, {"start": 0.0}, {"start": 1.5}):
-        with pytest.raises(InputError, match=next(iter(wrong))):
+    for name, value in (("steps", 0), ("draws", 0), ("start", 0.0), ("start", 1.5)):
+        wrong: dict[str, Any] = {name: value}
+        with pytest.raises(InputError, match=name):
             Sampling(**wrong)
     with pytest.raises(InputError, match=r"start must be above 0\.03"):
         Sampling(start=0.02).times(0.03)

@@ -185,9 +185,9 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 def test_pairs_of_two_lengths_are_refused(tmp_path: Path) -> None:
     make(tmp_path / "clean", ["a.wav"], seconds=0.5)
     make(tmp_path / "noisy", ["a.wav"], seconds=0.4)
-    files = [Recordings([tmp_path / name / "a.wav"], RATE) for name in ("noisy", "clean")]
+    noisy, clean = (Recordings([tmp_path / name / "a.wav"], RATE) for name in ("noisy", "clean"))
     with pytest.raises(InputError, match=r"has 800 samples, but .* has 1000"):
-        PairedFiles(*files).pair(0)
+        PairedFiles(noisy, clean).pair(0)
 
 
 def test_pairs_are_one_batch() -> None:

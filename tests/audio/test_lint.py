@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from degauss.audio.datasets import data_root
 from degauss.audio.lint import Limits, check, lint
 from degauss.audio.score import Curve, Segment, read_ds
 from degauss.core.errors import InputError
+from degauss.core.places import data_root
 
 SONGS = sorted((data_root() / "audio" / "scores" / "ds").glob("*.ds"))
 NAN = float("nan")

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from degauss.audio.datasets import data_root
 from degauss.audio.lint import lint
 from degauss.audio.lyrics import Note, english, japanese, split_syllables, sung
 from degauss.audio.midi import read_midi, write_midi
 from degauss.audio.songs import Reading, read_song
 from degauss.audio.transcription import read_lab
 from degauss.core.errors import InputError
+from degauss.core.places import data_root
 
 KIRITAN = data_root() / "audio" / "scores" / "kiritan"
 needs_kiritan = pytest.mark.skipif(not KIRITAN.is_dir(), reason="needs DEGAUSS_DATA/audio/scores/kiritan")

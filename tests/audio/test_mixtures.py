@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -26,7 +27,8 @@ def tone(seconds: float, frequency: float = 300.0) -> Tensor:
 
 def small(**changes) -> Mixtures:
     speakers = [[tone(0.3, f), tone(0.4, 1.5 * f)] for f in (200.0, 310.0, 440.0)]
-    return Mixtures(speakers, [white(9000, 1), pink(3000, 2)], RATE, **{"seconds": 1.0, **changes})
+    chosen: dict[str, Any] = {"seconds": 1.0, **changes}
+    return Mixtures(speakers, [white(9000, 1), pink(3000, 2)], RATE, **chosen)
 
 
 # --- levels ---
@@ -177,9 +179,9 @@ def test_files_are_read_when_they_are_needed(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_mixed_is_refused(wrong: dict, message: str) -> None:
-    base = {"speakers": [[tone(0.3)]], "noises": [white(800)], "rate": RATE}
+    asked: dict[str, Any] = {"speakers": [[tone(0.3)]], "noises": [white(800)], "rate": RATE, **wrong}
     with pytest.raises(InputError, match=message):
-        Mixtures(**{**base, **wrong})
+        Mixtures(**asked)
 
 
 def test_babble_is_many_voices_of_unit_power() -> None:

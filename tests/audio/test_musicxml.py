@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from degauss.audio.datasets import data_root
 from degauss.audio.lint import lint
 from degauss.audio.midi import Melody
 from degauss.audio.musicxml import read_musicxml
 from degauss.audio.songs import Reading, read_song
 from degauss.core.errors import InputError
+from degauss.core.places import data_root
 
 pytest.importorskip("music21", reason="needs the extra degauss-audio[scores]")
 LIEDER = sorted((data_root() / "audio" / "scores" / "lieder").glob("*.mxl"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from degauss.audio.ncsnpp import SMALL, STORM, TINY, Attention, NCSNpp, NCSNppConfig, downsample, upsample
 from degauss.core.errors import InputError
 
+Net = TypeVar("Net", bound=nn.Module)
 NET = NCSNppConfig(channels=8, multipliers=(1, 2, 2))
 
 
@@ -22,7 +24,7 @@ def field(*shape: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
 
 
-def stirred(network: nn.Module, seed: int = 0) -> nn.Module:
+def stirred(network: Net, seed: int = 0) -> Net:
     """The network with weights as if trained: what begins at zero does not stay there."""
     generator = torch.Generator().manual_seed(seed)
     for weight in network.parameters():
@@ -147,7 +149,6 @@ def test_the_input_reaches_every_level_by_itself() -> None:
 
 def test_attention_is_softmax_over_all_places() -> None:
     layer = stirred(Attention(8))
-    assert isinstance(layer, Attention)
     x = field(2, 8, 3, 4)
     places = layer.norm(x).flatten(2).transpose(1, 2)
     query, key, value = layer.project(places).split(8, dim=-1)

@@ -188,7 +188,7 @@ def test_flite_speaks_the_same_phones():
         ("じょ", "j o"), ("ん", "N"), ("っ", "cl"), ("きょう", "ky o u"), ("カー", "k a"), ("を", "o"), ("ファ", "f a"),
         ("ｶ", "k a"), ("kya", "ky a"), ("shi", "sh i"), ("n", "N"), ("N", "N"), ("hon", "h o N"),
         ("kin'en", "k i N e N"), ("kitte", "k i cl t e"),
-        ("matcha", "m a cl ch a"), ("nya", "ny a"), ("Ra", "r a"), ("ga n", "g a N"),
+        ("matcha", "m a cl ch a"), ("nya", "ny a"), ("Ra", "r a"), ("la", "r a"), ("ga n", "g a N"),
     ],
 )  # fmt: skip
 def test_japanese_syllables(lyric, expected):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from degauss.audio.datasets import data_root
 from degauss.audio.score import Curve, Segment, note_name, note_pitch, read_ds, write_ds
 from degauss.core.errors import InputError
+from degauss.core.places import data_root
 
 SONGS = sorted((data_root() / "audio" / "scores" / "ds").glob("*.ds"))
 CURVES = {"energy": Curve((-79.5, 0.1), 0.0116)}

@@ -7,7 +7,6 @@ import math
 import pytest
 
 from degauss.audio.alignment import Aligned, Interval
-from degauss.audio.datasets import data_root
 from degauss.audio.japanese import INVENTORY
 from degauss.audio.phones import SILENCES
 from degauss.audio.score import Segment
@@ -23,6 +22,7 @@ from degauss.audio.transcription import (
     write_transcriptions,
 )
 from degauss.core.errors import InputError
+from degauss.core.places import data_root
 
 LABELS = sorted((data_root() / "audio" / "scores" / "kiritan" / "mono_label").glob("*.lab"))
 WORDS = [

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from degauss.core.errors import InputError
-from degauss.timeseries.datasets import co2, data_root, exchange_rate
+from degauss.core.places import data_root
+from degauss.timeseries.datasets import co2, exchange_rate
 from degauss.timeseries.metrics import mean_weighted_quantile_loss, nd, sample_quantiles
 from degauss.timeseries.naive import last_value, last_value_ensemble, seasonal_naive
 from degauss.timeseries.regular import future_index, regularise, season_length
@@ -97,13 +97,7 @@ def test_data_root_follows_the_environment(monkeypatch, tmp_path):
         exchange_rate()
 
 
-def test_data_root_without_the_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv("DEGAUSS_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    checkout = Path(__file__).resolve().parents[2]
-    beside = checkout.parent / "shared" / "data"
-    assert data_root() == (beside if beside.is_dir() else tmp_path / "degauss")
-    monkeypatch.setattr("degauss.timeseries.datasets._HERE", tmp_path / "a" / "b" / "c" / "datasets.py")
-    assert data_root() == tmp_path / "degauss"
+def test_the_record_comes_with_the_sources(monkeypatch, tmp_path):
+    monkeypatch.setattr("degauss.timeseries.datasets._HERE", tmp_path / "a" / "b" / "c" / "d" / "datasets.py")
     with pytest.raises(InputError, match="checkout"):
         co2()

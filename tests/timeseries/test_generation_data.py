@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from degauss.core.errors import InputError
-from degauss.timeseries.datasets import data_root
+from degauss.core.places import data_root
 from degauss.timeseries.generation_data import STOCKS, Units, read_records, sines, split, stocks, windows_of
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from degauss.core.errors import InputError
+from degauss.core.places import data_root
 from degauss.timeseries.csdi import Units
-from degauss.timeseries.datasets import data_root
 from degauss.timeseries.metrics import csdi_quantile_loss
 from degauss.timeseries.physionet import FILE, hold_out, physionet, score
 

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degauss.core.gaussian import ddim
+from degauss.core.places import data_root
 from degauss.timeseries.csdi import Imputing
 from degauss.timeseries.csdi_net import CSDIConfig
 from degauss.timeseries.csdi_training import recipe
-from degauss.timeseries.datasets import data_root
 from degauss.timeseries.recording_plots import repair_plot
 from degauss.timeseries.recordings import Recording, repair, training_records, write
 from degauss.timeseries.repair import learn

@@ -5,7 +5,6 @@ Archives are unpacked once, into a folder of the user's cache that is named by t
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import tarfile
@@ -19,32 +18,7 @@ from torch import Tensor
 
 from degauss.core.errors import InputError
 from degauss.core.files import fingerprint
-
-_HERE = Path(__file__).resolve()
-
-# --- where --------------------------------------------------------------------------------------------------
-
-
-def data_root() -> Path:
-    """Where data sets lie: `$DEGAUSS_DATA`, else `shared/data` beside the checkout, else the user's cache."""
-    named = os.environ.get("DEGAUSS_DATA")
-    if named:
-        return Path(named)
-    checkout = _checkout()
-    if checkout is not None and (beside := checkout.parent / "shared" / "data").is_dir():
-        return beside
-    return cache_root()
-
-
-def cache_root() -> Path:
-    """Where files that can be made again may lie: `$XDG_CACHE_HOME/degauss`, else `~/.cache/degauss`."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "degauss"
-
-
-def _checkout() -> Path | None:
-    """The checkout this file runs from, if it runs from one."""
-    return next((p for p in _HERE.parents if (p / "packages" / "audio" / "pyproject.toml").is_file()), None)
+from degauss.core.places import cache_root, data_root
 
 
 def _present(name: str, what: str) -> Path:

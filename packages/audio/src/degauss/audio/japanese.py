@@ -3,7 +3,7 @@ r"""Japanese syllables as phones, from kana or romaji: か, カ and ka are `k a`
 The inventory is that of the mono-phone labels of Japanese singing corpora and of most voicebanks: the vowels
 a i u e o, the moraic nasal `N` (ん), the closure `cl` (っ), and consonants in Hepburn's spelling, palatalised ones
 as one phone (kya: `ky a`, sha: `sh a`, cha: `ch a`, tsu: `ts u`, fu: `f u`, ji: `j i`). A long mark (ー) goes on
-with the vowel before. は, へ and を are read ha, he and o: whether a particle is meant, spelling does not tell.
+with the vowel before; la is sung as ra. は, へ and を are read ha, he and o: whether a particle is meant, spelling does not tell.
 """
 
 from __future__ import annotations
@@ -63,10 +63,12 @@ def _table() -> dict[str, str]:
 _KANA = _table()
 _ROMAJI = re.compile(
     r"""(?P<closure>cl|(?P<twice>[kstpcgdbzjfhrm])(?=(?P=twice))|t(?=ch))
-      | (?P<consonant>ky|gy|ny|hy|by|py|my|ry|ty|dy|sh|ch|ts|fy|[kgsztdnhbpmyrwfvj])?(?P<vowel>[aiueo])
+      | (?P<consonant>ky|gy|ny|hy|by|py|my|ry|ty|dy|sh|ch|ts|fy|[kgsztdnhbpmyrwfvjl])?(?P<vowel>[aiueo])
       | (?P<nasal>n'?)""",
     re.VERBOSE,
 )
+
+_SAME = {"fy": "f", "l": "r"}
 
 
 def phones_of(lyric: str) -> tuple[str, ...]:
@@ -86,7 +88,7 @@ def phones_of(lyric: str) -> tuple[str, ...]:
         elif found["nasal"]:
             phones.append(NASAL)
         else:
-            consonant = "f" if found["consonant"] == "fy" else found["consonant"]
+            consonant = _SAME.get(found["consonant"], found["consonant"])
             phones += [consonant, found["vowel"]] if consonant else [found["vowel"]]
         rest = rest[found.end() :]
     if not phones:

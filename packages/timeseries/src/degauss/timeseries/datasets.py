@@ -6,7 +6,6 @@ Nothing is downloaded or written here.
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from degauss.core.errors import InputError
+from degauss.core.places import data_root as data_root  # noqa: PLC0414  # claims ask for it here
 from degauss.timeseries.regular import Regular
 from degauss.timeseries.table import Table, read_table
 
@@ -31,18 +31,6 @@ class ExchangeRate(NamedTuple):
     test: list[Regular]
     horizon: int
     season: int
-
-
-def data_root() -> Path:
-    """Where data sets lie: `$DEGAUSS_DATA`, else `shared/data` beside the checkout, else the user's cache."""
-    named = os.environ.get("DEGAUSS_DATA")
-    if named:
-        return Path(named)
-    checkout = _checkout()
-    if checkout is not None and (beside := checkout.parent / "shared" / "data").is_dir():
-        return beside
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "degauss"
 
 
 def exchange_rate() -> ExchangeRate:
@@ -86,8 +74,3 @@ def co2() -> Table:
     if not path.is_file():
         raise InputError(f"{path}: no such file; the CO2 record comes with a checkout of the source.")
     return read_table(path)
-
-
-def _checkout() -> Path | None:
-    """The checkout this file runs from, if it runs from one."""
-    return next((p for p in _HERE.parents if (p / "packages" / "timeseries" / "pyproject.toml").is_file()), None)

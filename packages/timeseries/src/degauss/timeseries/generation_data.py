@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from degauss.core.errors import InputError, check_range
 from degauss.core.noise import Noise
+from degauss.core.places import data_root
 from degauss.core.train import Shuffle
-from degauss.timeseries.datasets import data_root
 
 Array = NDArray[np.float64]
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degauss.core.errors import InputError
+from degauss.core.places import data_root
 from degauss.timeseries import metrics
 from degauss.timeseries.csdi import Units
-from degauss.timeseries.datasets import data_root
 
 Array = NDArray[np.float64]
 
