@@ -121,7 +121,7 @@ def test_world_speaks_too(invoke, trained):
         (["...", "--voice", "ann"], "the text '...' has no word"),
         (["{qq}", "--voice", "ann"], "'qq' is not a phone"),
         ([], "there is nothing to say; expected a text, - for standard input, or --list FILE."),
-        (["one", "--voice", "ann", "--out", "x.txt"], "x.txt: expected a name that ends in .wav, .flac, .ogg."),
+        (["one", "--voice", "ann", "--out", "x.txt"], "x.txt: expected a name that ends in .wav or .flac or .ogg."),
         (["one", "--voice", "ann", "--k", "101"], "k must be between 0 and 100, but is 101.0."),
         (["one", "--voice", "ann", "--k", "much"], "k is 'much'; expected a step of 0 to 100, or 'auto'."),
         (["one", "--voice", "ann", "--k", "auto"], "has no boundary; 'degauss-audio fit-boundary' fits one."),

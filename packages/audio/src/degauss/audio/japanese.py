@@ -3,7 +3,8 @@ r"""Japanese syllables as phones, from kana or romaji: か, カ and ka are `k a`
 The inventory is that of the mono-phone labels of Japanese singing corpora and of most voicebanks: the vowels
 a i u e o, the moraic nasal `N` (ん), the closure `cl` (っ), and consonants in Hepburn's spelling, palatalised ones
 as one phone (kya: `ky a`, sha: `sh a`, cha: `ch a`, tsu: `ts u`, fu: `f u`, ji: `j i`). A long mark (ー) goes on
-with the vowel before; la is sung as ra. は, へ and を are read ha, he and o: whether a particle is meant, spelling does not tell.
+with the vowel before; la is sung as ra. は, へ and を are read ha, he and o: whether a particle is meant, spelling
+does not tell.
 """
 
 from __future__ import annotations

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from degauss.audio.solvers import SolverName
 from degauss.core.errors import InputError, check_range
+from degauss.core.options import check_file, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 _SOUNDS = (".wav", ".flac", ".ogg")
-
-Report = Callable[[int, int], None]
 
 
 class Opened(NamedTuple):
@@ -59,14 +55,11 @@ class VoiceOptions:
 
     def opened(self, default: str, rate: float = 1.0) -> Opened:
         """What the options ask for; ``default``: the folder in the package's weights that is used without a name."""
-        import torch
-
         from degauss.audio.acoustic import AcousticModel
         from degauss.audio.synthesis import Sampling
         from degauss.core.files import fingerprint
 
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
+        device = device_of(self.device)
         checkpoint = self.checkpoint or WEIGHTS / default
         if self.checkpoint is None and not checkpoint.is_dir():
             raise InputError(
@@ -74,8 +67,7 @@ class VoiceOptions:
                 "'degauss-audio train' writes."
             )
         model = AcousticModel.load(checkpoint)
-        if self.device != "cpu" and torch.cuda.is_available():
-            model.network.to("cuda")
+        model.network.to(device)
         sampling = Sampling(self.solver, self.steps, self._boundary(checkpoint, model), self.seed, rate)
         return Opened(model, self._vocoder(model), sampling, fingerprint(checkpoint))
 
@@ -113,27 +105,7 @@ def beside(out: Path, suffix: str) -> Path:
 
 def check_sound(out: Path) -> None:
     """`InputError` unless a sound can be written there."""
-    if out.suffix.lower() not in _SOUNDS:
-        raise InputError(f"{out}: expected a name that ends in {', '.join(_SOUNDS)}.")
-    if out.is_dir():
-        raise InputError(f"{out}: is a directory; expected the name of a file to write.")
-    check_place(out)
-
-
-def check_folder(out: Path) -> None:
-    """`InputError` unless this is a folder, or one can be made there."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; expected a folder, or a name to make one.")
-    check_place(out)
-
-
-def check_place(path: Path) -> None:
-    """`InputError` unless a file or folder of this name can be made."""
-    place = path.absolute().parent
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise InputError(f"{path}: cannot be written, as {place} is not a folder that can be written to.")
+    check_file(out, _SOUNDS)
 
 
 def write_sound(
@@ -151,16 +123,3 @@ def write_sound(
     about = {**report, "vocoder": type(opened.vocoder).__name__, "checkpoint_sha256": opened.sha256, **provenance()}
     with atomic_path(beside(out, ".json")) as part:
         write_json(part, about)
-
-
-@contextmanager
-def progress(title: str) -> Generator[Report]:
-    """A bar on stderr with what is done and the time left, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import check_folder, progress
+from degauss.core.options import check_directory, progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Distill:
         from degauss.audio.prodiff import distil, fit_teacher, recipe
         from degauss.core.cli import write_resolved_config
 
-        check_folder(self.out)
+        check_directory(self.out)
         first, second = (
             recipe(
                 self.out / name,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import beside, check_folder, check_sound, progress
+from degauss.audio.commands.acoustic_options import beside, check_sound
 from degauss.audio.solvers import SolverName
 from degauss.core.errors import InputError
+from degauss.core.options import check_directory, device_of, progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +86,7 @@ class Enhance:
         from degauss.audio.enhancement_training import sound_files
         from degauss.audio.long_files import scan
 
-        check_folder(self.out)
+        check_directory(self.out)
         paths = sound_files(self.noisy)
         if self.out.resolve() == self.noisy.resolve():
             raise InputError(f"{self.out}: is the folder of the recordings; expected another one to write to.")
@@ -115,13 +116,10 @@ class Enhance:
             raise InputError(f"{len(refused)} of {len(paths)} recordings were left out; the first: {refused[0]}")
 
     def _opened(self) -> Opened:
-        import torch
-
         from degauss.audio.enhancement import SHIPPED, Enhancer, Sampling
         from degauss.core.files import fingerprint
 
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
+        device = device_of(self.device)
         checkpoint = SHIPPED if self.checkpoint is None else self.checkpoint
         if self.checkpoint is None and not checkpoint.is_dir():
             raise InputError(
@@ -129,8 +127,7 @@ class Enhance:
                 "'degauss-audio train-enhancer' writes."
             )
         model = Enhancer.load(checkpoint)
-        if self.device != "cpu" and torch.cuda.is_available():
-            model.network.to("cuda")
+        model.network.to(device)
         sampling = Sampling(_solver(self.solver), self.steps, self.start, self.draws, self.seed)
         sampling.times(model.config.t_eps)
         if self.fall_back is not None and (model.config.method != "storm" or self.draws < 2):

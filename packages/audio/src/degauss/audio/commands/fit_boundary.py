@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import progress
 from degauss.core.errors import InputError, check_range
+from degauss.core.options import progress
 
 if TYPE_CHECKING:
     from degauss.audio.boundary import Boundary

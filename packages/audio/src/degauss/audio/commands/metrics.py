@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import check_place, progress
 from degauss.core.errors import InputError, check_option
+from degauss.core.options import check_place, progress
 
 if TYPE_CHECKING:
     from degauss.audio.metrics_report import Item, Judge, Report

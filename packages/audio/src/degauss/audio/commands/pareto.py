@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import check_place, progress
 from degauss.audio.solvers import SolverName
 from degauss.core.errors import InputError, check_option, check_range
+from degauss.core.options import check_place, progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

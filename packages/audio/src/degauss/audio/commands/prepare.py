@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
+from degauss.core.options import progress
 
 if TYPE_CHECKING:
     from degauss.audio.preparation import Recording, Summary
@@ -56,7 +56,7 @@ class Prepare:
         check_range("high", self.high, 2 * self.low, self.rate / 4, "Hz")
         sources = self._sources()
         settings = Settings(self.kind, self.rate, self.low, self.high)
-        with _progress("preparing") as report:
+        with progress("preparing") as report:
             found = prepare(sources, self.out, settings, {"source": str(self.source)} | provenance(), report)
         _say(found, sources)
         print(f"wrote {self.out / REPORT}, transcriptions.csv, wavs, TextGrid and ds beside it")
@@ -81,20 +81,3 @@ def _say(found: Summary, sources: Sequence[Recording]) -> None:
         print(f"refused: {reason}")
     if len(found.refused) > 10:
         print(f"... and {len(found.refused) - 10} more")
-
-
-@contextmanager
-def _progress(title: str) -> Generator[Callable[[int, int], None]]:
-    """A progress bar on stderr with the time left, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield report

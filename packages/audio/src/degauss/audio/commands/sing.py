@@ -8,7 +8,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import VoiceOptions, check_sound, progress, write_sound
+from degauss.audio.commands.acoustic_options import VoiceOptions, check_sound, write_sound
+from degauss.core.options import progress
 
 
 @dataclass(frozen=True, kw_only=True)

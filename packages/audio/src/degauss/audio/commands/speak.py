@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import (
-    Opened,
-    Report,
-    VoiceOptions,
-    beside,
-    check_folder,
-    check_sound,
-    progress,
-    write_sound,
-)
+from degauss.audio.commands.acoustic_options import Opened, VoiceOptions, beside, check_sound, write_sound
 from degauss.core.errors import InputError
+from degauss.core.options import Report, check_directory, progress
 
 if TYPE_CHECKING:
     from degauss.audio.score import Segment
@@ -61,7 +53,7 @@ class Speak(VoiceOptions):
         if self.list is None:
             check_sound(self.out)
         else:
-            check_folder(self.out)
+            check_directory(self.out)
         opened = self.opened("speech", self.rate)
         segments = [self._segment(line, opened) for line in lines]
         if self.list is None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import check_folder, progress
 from degauss.core.errors import InputError, check_range
+from degauss.core.options import check_directory, progress
 
 if TYPE_CHECKING:
     from degauss.audio.acoustic import AcousticConfig
@@ -80,7 +80,7 @@ class Train:
         from degauss.audio.acoustic_training import Recipe, fit
         from degauss.core.cli import write_resolved_config
 
-        check_folder(self.out)
+        check_directory(self.out)
         recipe = Recipe(
             self.out,
             auxiliary_steps=self.auxiliary_steps,

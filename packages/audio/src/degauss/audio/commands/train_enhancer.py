@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import check_folder
+from degauss.core.options import check_directory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class TrainEnhancer:
         from degauss.core.cli import write_resolved_config
         from degauss.core.errors import check_range
 
-        check_folder(self.out)
+        check_directory(self.out)
         if self.first_steps is not None:
             check_range("first_steps", self.first_steps, 1)
         size = {"tiny": ncsnpp.TINY, "small": ncsnpp.SMALL, "storm": ncsnpp.STORM}[self.size]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +9,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError
+from degauss.core.options import progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +79,9 @@ class TrainVocoder:
             tracker="tensorboard",
         )
         paths = sounds(self.folder)
-        with _progress("reading recordings") as report:
+        with progress("reading recordings") as report:
             recordings = load_recordings(paths, mel, self.frames, report)
         write_resolved_config(self.out / "train.toml", self)
         fit(config, recordings, settings, self.frames)
         minutes = sum(len(one.wave) for one in recordings) / self.rate / 60
         print(f"wrote {self.out / 'model'} after {self.steps} steps on {minutes:.1f} minutes of sound")
-
-
-@contextmanager
-def _progress(title: str) -> Generator[Callable[[int, int], None]]:
-    """A bar on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

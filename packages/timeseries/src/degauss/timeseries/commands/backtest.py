@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from degauss.core.errors import InputError, check_range
-from degauss.timeseries.commands.options import (
-    TABLES,
-    SamplingOptions,
-    SeriesOptions,
-    check_output,
-    per_series,
-    progress,
-)
+from degauss.core.options import progress
+from degauss.timeseries.commands.options import TABLES, SamplingOptions, SeriesOptions, check_output, per_series
 
 if TYPE_CHECKING:
     from degauss.timeseries.backtest import Backtest as Result

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError
-from degauss.timeseries.commands.options import TABLES, check_output, check_run, progress
+from degauss.core.options import check_directory, progress
+from degauss.timeseries.commands.options import TABLES, check_output
 
 if TYPE_CHECKING:
     from degauss.timeseries.classification import NeuralSDEClassifier
@@ -88,7 +89,7 @@ class TrainClassifier(LabelledOptions):
         from degauss.timeseries.classification import stratified
         from degauss.timeseries.irregular import grid_of, irregular
 
-        check_run(self.out)
+        check_directory(self.out)
         check_range("test", self.test, 0, 0.9)
         check_range("validation", self.validation, 0, 0.9)
         data = self.read()

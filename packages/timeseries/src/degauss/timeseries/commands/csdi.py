@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from degauss.core.errors import InputError, check_range
-from degauss.timeseries.commands.options import (
-    SamplingOptions,
-    SeriesOptions,
-    check_run,
-    device_of,
-    progress,
-    solver_of,
-)
+from degauss.core.options import check_directory, device_of, progress
+from degauss.timeseries.commands.options import SamplingOptions, SeriesOptions, solver_of
 
 if TYPE_CHECKING:
     from degauss.timeseries.imputation import Filled
@@ -61,7 +55,7 @@ class TrainImputer(SeriesOptions):
         from degauss.timeseries.csdi_training import fit, recipe
         from degauss.timeseries.panel import together
 
-        check_run(self.out)
+        check_directory(self.out)
         check_range("hold_out", self.hold_out, 0)
         _, records = self.read()
         panel = together(records)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from degauss.core.options import progress
 from degauss.timeseries.commands.options import (
     TABLES,
     SamplingOptions,
@@ -12,7 +13,6 @@ from degauss.timeseries.commands.options import (
     check_levels,
     check_output,
     per_series,
-    progress,
 )
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
-from degauss.timeseries.commands.options import TABLES, check_output, check_run, device_of, progress, solver_of
+from degauss.core.options import check_directory, device_of, progress
+from degauss.timeseries.commands.options import TABLES, check_output, solver_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +117,7 @@ class TrainGenerator(TableOptions):
         from degauss.timeseries.padts import best_steps, fit, recipe
         from degauss.timeseries.padts_net import PaDTSConfig
 
-        check_run(self.out)
+        check_directory(self.out)
         check_range("hold_out", self.hold_out, 0.01, 0.5)
         records = self.records()
         taken = next((name for name in records.names if name in _INDEX), None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from degauss.core.options import progress
 from degauss.timeseries.commands.options import (
     TABLES,
     SamplingOptions,
@@ -14,7 +15,6 @@ from degauss.timeseries.commands.options import (
     check_levels,
     check_output,
     per_series,
-    progress,
 )
 
 if TYPE_CHECKING:

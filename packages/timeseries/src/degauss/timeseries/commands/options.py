@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
+from degauss.core.options import check_file, device_of, progress
 from degauss.timeseries.config import GENERAL
 
 if TYPE_CHECKING:
     from degauss.core.gaussian import TableSolver
     from degauss.timeseries.backtest import Cut
     from degauss.timeseries.budget import Budget
-    from degauss.timeseries.forecasting import Report
     from degauss.timeseries.regular import Regular
     from degauss.timeseries.table import Table
     from degauss.timeseries.tsdiff import Sampling, TSDiff
@@ -122,16 +120,6 @@ class SamplingOptions:
             return choose(model, validation, windows, self.asked(model), self.seconds, report)
 
 
-def device_of(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """Where to compute; `InputError` for a device that this machine has not."""
-    import torch
-
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
-    return "cuda" if there and name != "cpu" else "cpu"
-
-
 def solver_of(name: Literal["ddim", "dpmpp", "ancestral"]) -> TableSolver:
     """The solver that --solver names."""
     from degauss.core.gaussian import ddim, dpmpp
@@ -139,31 +127,11 @@ def solver_of(name: Literal["ddim", "dpmpp", "ancestral"]) -> TableSolver:
     return {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}[name]
 
 
-def check_run(directory: Path) -> None:
-    """`InputError` unless this is the directory of a run, or one can be made there."""
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory}: is a file; expected a directory for the run, or a name to make one.")
-    check_place(directory)
-
-
 def check_output(path: Path, suffixes: tuple[str, ...], data: Path) -> None:
     """`InputError` unless a file of one of these suffixes can be written there; it must not replace ``data``."""
-    if path.suffix.lower() not in suffixes:
-        raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}.")
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory; expected the name of a file to write.")
+    check_file(path, suffixes)
     if path.resolve() == data.resolve():
         raise InputError(f"{path}: is the file that the series are read from; expected another name to write to.")
-    check_place(path)
-
-
-def check_place(path: Path) -> None:
-    """`InputError` unless a file or directory of this name can be made."""
-    place = path.absolute().parent
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise InputError(f"{path}: cannot be written, as {place} is not a directory that can be written to.")
 
 
 def check_levels(levels: tuple[float, ...]) -> tuple[float, ...]:
@@ -181,20 +149,3 @@ def per_series(path: Path, names: list[str]) -> list[Path]:
     if len(set(safe)) < len(safe):
         safe = [f"{name}-{k}" for k, name in enumerate(safe)]
     return [path.with_name(f"{path.stem}-{name}{path.suffix}") for name in safe]
-
-
-@contextmanager
-def progress(title: str) -> Generator[Report]:
-    """A progress bar on stderr with the time left, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield report

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
-from degauss.timeseries.commands.options import check_output, check_place, device_of, progress, solver_of
+from degauss.core.options import check_place, device_of, progress
+from degauss.timeseries.commands.options import check_output, solver_of
 
 if TYPE_CHECKING:
     from degauss.timeseries.csdi import CSDI, Imputing

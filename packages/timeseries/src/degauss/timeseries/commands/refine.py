@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range, near_miss
+from degauss.core.options import progress
 from degauss.timeseries.commands.options import (
     TABLES,
     SamplingOptions,
@@ -18,7 +19,6 @@ from degauss.timeseries.commands.options import (
     check_levels,
     check_output,
     per_series,
-    progress,
 )
 
 if TYPE_CHECKING:

@@ -7,14 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from degauss.core.errors import check_range
-from degauss.timeseries.commands.options import (
-    TABLES,
-    SamplingOptions,
-    SeriesOptions,
-    check_output,
-    progress,
-    solver_of,
-)
+from degauss.core.options import progress
+from degauss.timeseries.commands.options import TABLES, SamplingOptions, SeriesOptions, check_output, solver_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from degauss.core.errors import InputError, check_range
-from degauss.timeseries.commands.options import SeriesOptions, check_run
+from degauss.core.options import check_directory
+from degauss.timeseries.commands.options import SeriesOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Train(SeriesOptions):
         from degauss.timeseries.config import TSDiffConfig
         from degauss.timeseries.training import fit, recipe
 
-        check_run(self.out)
+        check_directory(self.out)
         _, records = self.read()
         config = TSDiffConfig(
             context=self.context,
