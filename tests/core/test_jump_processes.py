@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from degauss.core import Noise
 from degauss.core.jump import Absorbing, Context, Cosine, Subs, Uniform
 from degauss.core.jump.categorical import draw, draw_weighted, uniforms
 from degauss.core.jump.oracle import Tabular, number_of, sequences
-from degauss.core.oracle import TabularOracle, absorbing_emission, uniform_emission
 from degauss.core.posterior import Categorical
 
 DOUBLE = torch.float64
@@ -217,20 +217,36 @@ def test_context_turns_a_prediction_from_the_others_into_the_posterior() -> None
 # The oracle
 
 
-@pytest.mark.parametrize("time", [0.15, 0.8])
-def test_tabular_agrees_with_the_core_oracle(time: float) -> None:
-    data, t = table(), f64(time)
+@pytest.mark.parametrize("length", [1, 2, 3])
+@pytest.mark.parametrize("process", [Absorbing(3), Uniform(3)], ids=repr)
+def test_tabular_posterior_is_enumeration(length: int, process: Process) -> None:
+    kept, data = 0.6, table(3, length)
+    x = sequences(process.symbols, length)
+    logits = data.denoiser(process)(x, f64(1 - kept)).logits
+    assert logits.shape == (len(x), length, 3)
 
-    def kept(t: Tensor) -> Tensor:
-        return 1 - t
+    def likelihood(symbol: int, token: int) -> float:
+        if isinstance(process, Absorbing):
+            return {token: kept, 3: 1 - kept}.get(symbol, 0.0)
+        return kept * (symbol == token) + (1 - kept) / 3
 
-    for process, emission in (
-        (Absorbing(3), absorbing_emission(3, kept)),
-        (Uniform(3), uniform_emission(3, kept)),
-    ):
-        x = sequences(process.symbols, 3)
-        expected = TabularOracle(data.table, emission)(x, t).logits.softmax(-1)
-        torch.testing.assert_close(data.denoiser(process)(x, t).logits.softmax(-1), expected)
+    for row, seen in enumerate(x.tolist()):
+        expected = torch.zeros(length, 3, dtype=DOUBLE)
+        for clean in itertools.product(range(3), repeat=length):
+            probability = float(data.table[clean])
+            for symbol, token in zip(seen, clean, strict=True):
+                probability *= likelihood(symbol, token)
+            for position, token in enumerate(clean):
+                expected[position, token] += probability
+        torch.testing.assert_close(logits[row].softmax(-1), expected / expected.sum(1, keepdim=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("process", [Absorbing(3), Uniform(3)], ids=repr)
+def test_tables_run_on_the_device(process: Process) -> None:
+    oracle = Tabular(torch.rand(3, 3).cuda()).denoiser(process)
+    logits = oracle(torch.tensor([[0, 1]]).cuda(), torch.tensor(0.3).cuda()).logits
+    assert bool(torch.isfinite(logits.softmax(-1)).all())
 
 
 def test_tabular_takes_times_for_each_position() -> None:

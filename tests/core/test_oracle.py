@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -18,9 +17,6 @@ from degauss.core.oracle import (
     GeometricBrownian,
     MixtureOracle,
     OrnsteinUhlenbeck,
-    TabularOracle,
-    absorbing_emission,
-    uniform_emission,
 )
 from degauss.core.schedule import EDM, VE, Cosine, LinearVP, RectifiedFlow, Schedule, SubVP
 
@@ -200,48 +196,6 @@ def test_mixture_is_differentiable_after_inference() -> None:
     x = states().requires_grad_()
     oracle(x, f64(0.5)).mean.sum().backward()
     assert x.grad is not None
-
-
-# Tables
-
-
-@pytest.mark.parametrize("length", [1, 2, 3])
-@pytest.mark.parametrize("corruption", [absorbing_emission, uniform_emission])
-def test_table_posterior_is_enumeration(length: int, corruption) -> None:
-    vocabulary, kept = 3, 0.6
-    table = torch.rand([vocabulary] * length, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    emission = corruption(vocabulary, lambda t: 1 - t)
-    matrix = emission(f64(1 - kept))
-    symbols = matrix.shape[1]
-    torch.testing.assert_close(matrix.sum(1), torch.ones(vocabulary).double())
-    assert symbols == vocabulary + (corruption is absorbing_emission)
-    x = torch.tensor(list(itertools.product(range(symbols), repeat=length)))
-    logits = TabularOracle(table, emission)(x, f64(1 - kept)).logits
-    assert logits.shape == (len(x), length, vocabulary)
-
-    def likelihood(symbol: int, token: int) -> float:
-        if corruption is absorbing_emission:
-            return {token: kept, vocabulary: 1 - kept}.get(symbol, 0.0)
-        return kept * (symbol == token) + (1 - kept) / vocabulary
-
-    for row, seen in enumerate(x.tolist()):
-        expected = np.zeros((length, vocabulary))
-        for clean in itertools.product(range(vocabulary), repeat=length):
-            probability = float(table[clean])
-            for symbol, token in zip(seen, clean, strict=True):
-                probability *= likelihood(symbol, token)
-            for position, token in enumerate(clean):
-                expected[position, token] += probability
-        expected /= expected.sum(1, keepdims=True)
-        np.testing.assert_allclose(logits[row].softmax(-1).numpy(), expected, atol=1e-14)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("corruption", [absorbing_emission, uniform_emission])
-def test_tables_run_on_the_device(corruption) -> None:
-    oracle = TabularOracle(torch.rand(3, 3).cuda(), corruption(3, lambda t: 1 - t))
-    logits = oracle(torch.tensor([[0, 1]]).cuda(), torch.tensor(0.3).cuda()).logits
-    assert bool(torch.isfinite(logits.softmax(-1)).all())
 
 
 # Processes

@@ -28,11 +28,11 @@ from degauss.audio.frontend import Batch, frames_inside
 from degauss.audio.phones import Pronounce, read_text, refuse, speech
 from degauss.audio.score import Segment, note_name, note_pitch
 from degauss.audio.shallow import Boundary, at_time, draw
-from degauss.audio.solvers import solver_of
 from degauss.audio.spectra import MelConfig
 from degauss.audio.vocoders import Vocoder
 from degauss.audio.waves import Wave
 from degauss.core.errors import InputError, check_range
+from degauss.core.solvers import solver_of
 
 # Where shallow diffusion starts if nothing was fitted and nobody says otherwise: the middle of what the paper found
 # for singing (51 to 71 of 100).

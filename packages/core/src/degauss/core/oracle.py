@@ -7,7 +7,6 @@ sampler's error is its own and not a network's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from degauss.core.denoiser import expand
 from degauss.core.noise import Noise
-from degauss.core.posterior import Categorical, Point
+from degauss.core.posterior import Point
 from degauss.core.schedule import Schedule
 
 
@@ -114,56 +113,6 @@ class MixtureOracle:
         component = torch.searchsorted(edges, u).clamp(max=len(edges) - 1)
         z = noise.normal(self.means.new_empty(batch, dim)) * values.clamp(min=0).sqrt()[component]
         return self.means[component] + torch.einsum("be,bde->bd", z, vectors[component])
-
-
-@dataclass(frozen=True)
-class TabularOracle:
-    """Discrete data with a known joint table: p(x0_1, ..., x0_L), ``table`` ``[V] * L``, nonnegative.
-
-    Each position is corrupted independently: ``emission(t)``, for one t, is the matrix q(x_t = j | x0 = i)
-    ``[V, symbols]``. Absorbing corruption has V + 1 symbols, the mask last; uniform corruption has V.
-    """
-
-    table: Tensor
-    emission: Callable[[Tensor], Tensor]
-
-    def __call__(self, x: Tensor, t: Tensor, /, **cond: Any) -> Categorical:
-        """log p(x0_l = v | x_t) for every position, ``[batch, L, V]``; x: symbols, integer ``[batch, L]``."""
-        del cond
-        emission = self.emission(t).to(self.table)
-        joint = self.table.expand(len(x), *self.table.shape)
-        length = self.table.ndim
-        for position in range(length):
-            likelihood = emission[:, x[:, position]].T
-            shape = [len(x)] + [1] * length
-            shape[position + 1] = -1
-            joint = joint * likelihood.reshape(shape)
-        marginals = [
-            joint.sum([axis + 1 for axis in range(length) if axis != position]) if length > 1 else joint
-            for position in range(length)
-        ]
-        posterior = torch.stack(marginals, 1)
-        return Categorical((posterior / posterior.sum(-1, keepdim=True)).log())
-
-
-def absorbing_emission(vocabulary: int, kept: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Emission of absorbing corruption: a token stays with probability ``kept(t)``, else becomes the mask."""
-
-    def emission(t: Tensor) -> Tensor:
-        stay = kept(t).double()
-        return torch.cat([stay * torch.eye(vocabulary).to(stay), (1 - stay).expand(vocabulary, 1)], 1)
-
-    return emission
-
-
-def uniform_emission(vocabulary: int, kept: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Emission of uniform corruption: a token stays with probability ``kept(t)``, else is drawn afresh."""
-
-    def emission(t: Tensor) -> Tensor:
-        stay = kept(t).double()
-        return stay * torch.eye(vocabulary).to(stay) + (1 - stay) / vocabulary
-
-    return emission
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from degauss.audio.solvers import SolverName
 from degauss.core.errors import InputError, check_range
 from degauss.core.options import check_file, device_of
+from degauss.core.solvers import SolverName
 
 if TYPE_CHECKING:
     from torch import Tensor

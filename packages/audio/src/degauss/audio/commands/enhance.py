@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from tyro.conf import Positional
 
 from degauss.audio.commands.acoustic_options import beside, check_sound
-from degauss.audio.solvers import SolverName
 from degauss.core.errors import InputError
 from degauss.core.options import check_directory, device_of, progress
+from degauss.core.solvers import SolverName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -250,8 +250,8 @@ def _channels(process: Process, chunking: Chunking, blocks: Iterable[Tensor]) ->
 
 
 def _solver(name: str) -> Solver:
-    from degauss.audio.solvers import solver_of
     from degauss.core.process.predictor_corrector import predictor_corrector
+    from degauss.core.solvers import solver_of
 
     return predictor_corrector() if name == "pc" else solver_of(name)
 

@@ -56,7 +56,7 @@ class FitBoundary:
         from degauss.audio.boundary_fitting import Fitted, Sweeping, ask_rules, pairs_of, save_boundary
         from degauss.audio.boundary_net import fit_classifier, recipe
         from degauss.audio.boundary_plots import boundary_picture
-        from degauss.audio.solvers import solver_of
+        from degauss.core.solvers import solver_of
 
         picture = self._picture()
         check_range("held_out", self.held_out, 1)

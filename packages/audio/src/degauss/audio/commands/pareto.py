@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from degauss.audio.solvers import SolverName
 from degauss.core.errors import InputError, check_option, check_range
 from degauss.core.options import check_place, progress
+from degauss.core.solvers import SolverName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,8 +110,8 @@ class ParetoEnhance(ParetoOptions):
     def run(self) -> None:
         from degauss.audio.enhancement import Enhancer, Sampling, enhance, evaluations
         from degauss.audio.metrics_report import pairs
-        from degauss.audio.solvers import solver_of
         from degauss.audio.waves import Wave, mono, read, resample
+        from degauss.core.solvers import solver_of
 
         self.stem()
         found = self.first(pairs(self.noisy, self.clean))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from degauss.core.errors import InputError, check_range
 from degauss.core.options import check_directory, device_of, progress
-from degauss.timeseries.commands.options import SamplingOptions, SeriesOptions, solver_of
+from degauss.core.solvers import solver_of
+from degauss.timeseries.commands.options import SamplingOptions, SeriesOptions
 
 if TYPE_CHECKING:
     from degauss.timeseries.imputation import Filled

@@ -11,7 +11,8 @@ from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
 from degauss.core.options import check_directory, device_of, progress
-from degauss.timeseries.commands.options import TABLES, check_output, solver_of
+from degauss.core.solvers import solver_of
+from degauss.timeseries.commands.options import TABLES, check_output
 
 if TYPE_CHECKING:
     import numpy as np

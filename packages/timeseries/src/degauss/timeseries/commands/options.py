@@ -11,10 +11,10 @@ from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
 from degauss.core.options import check_file, device_of, progress
+from degauss.core.solvers import solver_of
 from degauss.timeseries.config import GENERAL
 
 if TYPE_CHECKING:
-    from degauss.core.gaussian import TableSolver
     from degauss.timeseries.backtest import Cut
     from degauss.timeseries.budget import Budget
     from degauss.timeseries.regular import Regular
@@ -118,13 +118,6 @@ class SamplingOptions:
             return None
         with progress("choosing steps and samples") as report:
             return choose(model, validation, windows, self.asked(model), self.seconds, report)
-
-
-def solver_of(name: Literal["ddim", "dpmpp", "ancestral"]) -> TableSolver:
-    """The solver that --solver names."""
-    from degauss.core.gaussian import ddim, dpmpp
-
-    return {"ddim": ddim(), "dpmpp": dpmpp(2), "ancestral": ddim(eta=1.0)}[name]
 
 
 def check_output(path: Path, suffixes: tuple[str, ...], data: Path) -> None:

@@ -11,7 +11,8 @@ from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
 from degauss.core.options import check_place, device_of, progress
-from degauss.timeseries.commands.options import check_output, solver_of
+from degauss.core.solvers import solver_of
+from degauss.timeseries.commands.options import check_output
 
 if TYPE_CHECKING:
     from degauss.timeseries.csdi import CSDI, Imputing

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from degauss.core.errors import check_range
 from degauss.core.options import progress
-from degauss.timeseries.commands.options import TABLES, SamplingOptions, SeriesOptions, check_output, solver_of
+from degauss.core.solvers import solver_of
+from degauss.timeseries.commands.options import TABLES, SamplingOptions, SeriesOptions, check_output
 
 if TYPE_CHECKING:
     import numpy as np

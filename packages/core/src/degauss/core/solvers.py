@@ -1,4 +1,4 @@
-"""The solvers of the core by the names that ``--solver`` takes in every command of this package."""
+"""The solvers of the core by the names that ``--solver`` takes in every command."""
 
 from __future__ import annotations
 
