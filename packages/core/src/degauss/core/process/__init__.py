@@ -4,5 +4,6 @@
 ``bridge``          Brownian bridges to an observation          ``rectified``    rectified flow, reflow, time laws
 ``residual``        ResShift, RDDM                              ``pfgm``         PFGM++ as a schedule with other noise
 
+``predictor_corrector`` is the sampler that score-based models around an observation were published with.
 ``centred`` samples any of those that are Gaussian around an observation with any solver of ``degauss.core.gaussian``.
 """
