@@ -1,8 +1,10 @@
-"""For every test: one thread, so that test workers do not contend; no display; no deadlines."""
+"""For every test: one thread, so that test workers do not contend; no display; no deadlines; a command line to run."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for processes that tests start
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -10,6 +12,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import hypothesis
 import pytest
 import torch
+
+from degauss.core.cli import Program
 
 torch.set_num_threads(1)
 
@@ -24,3 +28,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+Answer = tuple[int, str, str]
+"""Of a command line: its exit status, stdout and stderr."""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own, where it runs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def invoke(
+    program: Program, here: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Sequence[str | Path]], Answer]:
+    """The answer to the words of a whole command line. ``program``: a domain's, from its own conftest."""
+
+    def command(words: Sequence[str | Path]) -> Answer:
+        capsys.readouterr()
+        try:
+            status = program.main([str(word) for word in words])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return command
+
+
+@pytest.fixture
+def refusal(program: Program, here: Path) -> Callable[[Callable[[], Answer]], str]:
+    """The one line of a command that must fail as a user's mistake does, and write nothing."""
+
+    def refused(command: Callable[[], Answer]) -> str:
+        before = sorted(here.rglob("*"))
+        status, out, error = command()
+        assert (status, out) == (2, "")
+        assert error.startswith(f"{program.name}: error: ")
+        assert error.endswith("\n")
+        assert error.count("\n") == 1
+        assert "Traceback" not in error
+        assert sorted(here.rglob("*")) == before
+        return error.removeprefix(f"{program.name}: error: ").strip()
+
+    return refused

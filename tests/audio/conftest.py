@@ -13,6 +13,7 @@ from degauss.audio import datasets
 from degauss.audio.cli import PROGRAM
 from degauss.audio.datasets import Digit, Syllable
 from degauss.audio.synthetic import VOWELS, glide, vowel
+from degauss.core.cli import Program
 from degauss.core.errors import InputError
 
 
@@ -54,43 +55,16 @@ def voicebank() -> list[Syllable]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of the test's own, where it runs."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def program() -> Program:
+    return PROGRAM
 
 
-@pytest.fixture
-def invoke(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Sequence[str | Path]], tuple[int, str, str]]:
-    """A whole command line -> its exit status, stdout and stderr."""
-
-    def command(words: Sequence[str | Path]) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = PROGRAM.main([str(word) for word in words])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
+Invoke = Callable[[Sequence[str | Path]], tuple[int, str, str]]
 
 
 @pytest.fixture
 def refused(
-    invoke: Callable[[Sequence[str | Path]], tuple[int, str, str]], here: Path
+    invoke: Invoke, refusal: Callable[[Callable[[], tuple[int, str, str]]], str]
 ) -> Callable[[Sequence[str | Path]], str]:
-    """A command line that must fail as a user's mistake does, writing nothing -> its one sentence."""
-
-    def command(words: Sequence[str | Path]) -> str:
-        before = sorted(here.rglob("*"))
-        status, out, error = invoke(words)
-        assert (status, out) == (2, "")
-        assert error.startswith("degauss-audio: error: ")
-        assert error.endswith("\n")
-        assert error.count("\n") == 1
-        assert "Traceback" not in error
-        assert sorted(here.rglob("*")) == before
-        return error.removeprefix("degauss-audio: error: ").strip()
-
-    return command
+    """A command line that must be refused, writing nothing -> its one sentence."""
+    return lambda words: refusal(lambda: invoke(words))

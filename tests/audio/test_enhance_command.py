@@ -17,10 +17,10 @@ from degauss.audio import streaming
 from degauss.audio.commands import enhance as command
 from degauss.audio.enhancement import Enhancer, EnhancerConfig, Sampling, enhance
 from degauss.audio.ncsnpp import NCSNppConfig
-from degauss.audio.solvers import solver_of
 from degauss.audio.spectra import Compressed
 from degauss.audio.streaming import Chunking
 from degauss.audio.synthetic import pink
+from degauss.core.solvers import solver_of
 
 RATE = 4000
 NET = NCSNppConfig(channels=4, multipliers=(1,), attention=False)

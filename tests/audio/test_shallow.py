@@ -9,7 +9,6 @@ import torch
 
 from degauss.audio.acoustic import AcousticConfig, AcousticModel, Statistics
 from degauss.audio.shallow import Counted, at_index, at_time, draw, shallow, start
-from degauss.audio.solvers import SOLVERS, solver_of
 from degauss.audio.spectra import MelConfig
 from degauss.core.errors import InputError
 from degauss.core.gaussian import Heun, ddim, dpmpp
@@ -17,6 +16,7 @@ from degauss.core.noise import Noise
 from degauss.core.oracle import GaussianOracle
 from degauss.core.posterior import Point
 from degauss.core.sampling import sample
+from degauss.core.solvers import SOLVERS, solver_of
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from degauss.core.cli import Program
 from degauss.core.train import TrainConfig, train
 from degauss.timeseries.cli import PROGRAM
 from degauss.timeseries.config import TSDiffConfig
@@ -35,44 +36,14 @@ def tiny(checkpoint: Path) -> TSDiff:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of the test's own, where it runs."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def program() -> Program:
+    return PROGRAM
 
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def invoke(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Sequence[str | Path]], tuple[int, str, str]]:
-    """A whole command line -> its exit status, stdout and stderr."""
-
-    def command(words: Sequence[str | Path]) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = PROGRAM.main([str(word) for word in words])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
-
-
-@pytest.fixture
-def refused(run: Run, here: Path) -> Callable[..., str]:
-    """A command line that must fail as a user's mistake does, writing nothing -> its one line. ``run``: the file's."""
-
-    def command(*words: str | Path) -> str:
-        before = sorted(here.rglob("*"))
-        status, out, error = run(*words)
-        assert (status, out) == (2, "")
-        assert error.startswith("degauss-timeseries: error: ")
-        assert error.endswith("\n")
-        assert error.count("\n") == 1
-        assert "Traceback" not in error
-        assert sorted(here.rglob("*")) == before
-        return error.removeprefix("degauss-timeseries: error: ").strip()
-
-    return command
+def refused(run: Run, refusal: Callable[[Callable[[], tuple[int, str, str]]], str]) -> Callable[..., str]:
+    """Words that the file's own ``run`` must refuse, writing nothing -> its one line."""
+    return lambda *words: refusal(lambda: run(*words))

@@ -8,9 +8,9 @@ from statistics import median
 import torch
 
 from degauss.audio.enhancement import Sampling, evaluations
-from degauss.audio.solvers import solver_of
 from degauss.core.claims import Claim, Result, Verdict
 from degauss.core.process.predictor_corrector import predictor_corrector
+from degauss.core.solvers import solver_of
 
 from ._enhancement import CHOSEN, TESTED, Scores, by, chosen, judged, mixed, nothing, sgmse_model, splits_of, tabulated
 

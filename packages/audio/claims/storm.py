@@ -9,10 +9,10 @@ from statistics import fmean, median
 import torch
 
 from degauss.audio.enhancement import Enhancer, Sampling, estimate
-from degauss.audio.solvers import solver_of
 from degauss.audio.uncertainty import error_map, ranked_correlation, summary
 from degauss.core.claims import Claim, Result, Verdict
 from degauss.core.process.predictor_corrector import predictor_corrector
+from degauss.core.solvers import solver_of
 
 from ._enhancement import (
     CHOSEN,
