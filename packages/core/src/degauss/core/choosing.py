@@ -91,6 +91,16 @@ SECTIONS = (
         "From data back to the noise that makes it, and how likely the model finds it.",
         told=("edict", "bdia", "belm", "cycle_diffusion", "flow_likelihood", "ito_density"),
     ),
+    Section(
+        "Fewer steps by training",
+        "A student of half the steps, where a model may be trained further.",
+        told=("progressive_distillation",),
+    ),
+    Section(
+        "Tokens",
+        "Discrete data has samplers of its own, in `degauss.core.jump`.",
+        told=("mdlm", "radd"),
+    ),
 )
 
 HEAD = """\
