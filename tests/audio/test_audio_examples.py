@@ -8,13 +8,13 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from degauss.audio import framing
 from degauss.audio.acoustic import AcousticConfig, AcousticModel, Facts, Range, Statistics
 from degauss.audio.acoustic_data import read_corpus
 from degauss.audio.datasets import Digit, Syllable
@@ -69,6 +69,16 @@ def test_without_a_model_one_sentence(started: Callable[..., str]) -> None:
     assert not Path("song.wav").exists()
 
 
+def test_a_wrong_syllable_is_said_at_once(
+    started: Callable[..., str], capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        started("sing_a_song", "--toy", "4", "--syllables", "ra q")
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ("", "'q' is not a Japanese syllable in kana or romaji (at 'q').\n")
+    assert not list(here.iterdir())
+
+
 @pytest.mark.slow  # trains
 def test_a_toy_sings(started: Callable[..., str]) -> None:
     said = started("sing_a_song", "--toy", "4", "--steps", "2")
@@ -118,7 +128,7 @@ def voice_from(low: float, high: float) -> AcousticModel:
 
 @pytest.mark.parametrize(
     ("low", "high", "moved"),
-    [(58, 72, 0), (46, 60, -12), (70, 84, 12), (52, 63, -5)],  # an octave where that fits, else semitones
+    [(58, 72, 0), (46, 60, -12), (70, 84, 12), (52, 63, -7)],  # an octave where that fits, else semitones
 )
 def test_a_song_moves_to_where_the_voice_is(
     example: Callable[[str], ModuleType], low: float, high: float, moved: int
@@ -206,7 +216,7 @@ def test_phrases_are_songs_in_range(example: Callable[[str], ModuleType]) -> Non
         assert notes == script.phrase(number, syllables)
         assert notes[0].lyric != "-"
         assert all(45 <= note.pitch <= 69 for note in notes)
-        assert all(a.end <= b.start for a, b in zip(notes, notes[1:], strict=False))
+        assert all(a.end <= b.start for a, b in pairwise(notes))
         assert 5 < notes[-1].end < 10
         segments = sung(notes, japanese)
         assert lint(segments) == []
@@ -215,7 +225,7 @@ def test_phrases_are_songs_in_range(example: Callable[[str], ModuleType]) -> Non
     slurred = counts.pop("-")
     assert 0.03 < slurred / counts.total() < 0.2
     assert set(counts) == set(syllables)
-    assert max(counts.values()) < 1.5 * min(counts.values())
+    assert max(counts.values()) < 2 * min(counts.values())
 
 
 def test_the_corpus_knows_what_it_sings(
@@ -232,8 +242,6 @@ def test_the_corpus_knows_what_it_sings(
         assert ours.f0.shape == item.f0.shape
         assert float(both.double().mean()) > 0.5
         assert float(cents(item.f0, ours.f0)[both].abs().median()) < 10
-        said = read_ds(folder / "ds" / f"{item.name}.ds")[0]
-        assert framing.count(said.duration, script.MEL) == len(ours.f0)
     before = (folder / "transcriptions.csv").stat().st_mtime_ns
     script.write_songs(folder, range(2), Voicebank.of(voicebank))
     assert (folder / "transcriptions.csv").stat().st_mtime_ns == before

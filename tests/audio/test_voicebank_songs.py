@@ -29,12 +29,17 @@ TUNE = (("sa", 57, 0.5), ("i", 60, 0.4), ("su", 64, 0.5), ("-", 62, 0.6), ("a", 
 
 
 def write_bank(folder: Path) -> None:
-    """A bank of two vowels, s before a vowel, and n, each on 140 Hz in silence; tables are an octave off outside."""
+    """A bank of two vowels, s before a vowel, and n, each on 140 Hz in silence; tables are an octave off outside.
+
+    Halfway through, s becomes ten times as loud.
+    """
     lines: list[str] = []
     for romaji in ("a", "i", "sa", "su", "n"):
         size = round(HELD * RATE)
         voice = 0.1 * vowel(VOWELS["u" if romaji == "n" else romaji[-1]], vibrato(RECORDED, size, RATE, 10.0), RATE)
+        voice[-800:] *= torch.linspace(1, 0, 800)  # the voice lets go
         hiss = 0.02 * Noise(1, [0]).normal(torch.empty(1, round(CONSONANT * RATE)))[0]
+        hiss[: len(hiss) // 2] *= 0.1
         silence = torch.zeros(round(OFFSET * RATE))
         samples = torch.cat([silence, *([hiss] if romaji[0] == "s" else []), voice, silence])
         write(folder / f"{romaji}.wav", Wave(samples[None], RATE))
@@ -126,13 +131,21 @@ def test_given_durations_are_kept(bank: Voicebank) -> None:
     wanted = Segment(("SP", "s", "a", "SP"), (0.3, 0.3, 0.5, 0.2), (2, 1, 1), ("rest", "A3", "rest"), (0.6, 0.5, 0.2))
     made = sing(bank, wanted)
     assert made.segment.durations == wanted.durations
-    # The hiss is stretched: it is there, without a voice, until shortly before the vowel.
+    # The hiss is stretched: it becomes loud in its middle, 30 frames after it began, and has no voice.
     x, said = made.wave.samples[0], torch.tensor(made.segment.f0)
     loud = x.unfold(0, HOP, HOP).square().mean(1).sqrt()
     assert float(loud[:50].max()) < 1e-4
-    assert float(loud[70:110].min()) > 1e-3
+    assert float(loud[65:85].mean()) < 0.3 * float(loud[95:115].mean())
+    assert float(loud[94:100].mean()) > 0.6 * float(loud[105:115].mean())
     assert not bool((said[:112] > 0).any())
     assert bool((said[125:215] > 0).all())
+
+
+def test_a_voice_stops_where_the_next_consonant_begins(bank: Voicebank) -> None:
+    wanted = Segment(("a", "s", "a"), (0.4, 0.2, 0.4), (2, 1), ("A3", "A3"), (0.6, 0.4))
+    said = torch.tensor(sing(bank, wanted).segment.f0)
+    assert bool((said[:80] > 0).all())
+    assert not bool((said[82:112] > 0).any())
 
 
 def test_a_short_note_leaves_half_to_its_vowel(bank: Voicebank) -> None:

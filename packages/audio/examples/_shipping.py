@@ -25,7 +25,7 @@ from degauss.core.options import progress
 
 MEL = MelConfig()
 
-# At most 5 MB of float32. x0: a network that is trained briefly is wrong about noise before it is about mels.
+# At most 5 MB of float32. x0, as errors in a predicted noise are magnified where the noise is all there is.
 SIZES: dict[str, Any] = {
     "hidden": 80,
     "blocks": 2,

@@ -2,15 +2,15 @@
 
     python packages/audio/examples/train_shipped_speech.py OUT [--steps N] [--device auto|cpu] [--install]
 
-Interrupt it and run it again: it goes on where it stopped. The defaults take about an hour and a half on one CPU core.
+Interrupt it and run it again: it goes on where it stopped. The defaults take about an hour on one CPU core.
 ``OUT/data`` and ``OUT/held_out`` are data sets as `degauss-audio prepare` writes them, ``OUT/model`` is the model with
 its ``card.json`` beside it; with ``--score`` an existing one is only measured, with ``--install`` it is copied to where
 the package looks for it.
 
 The digits are those of the Free Spoken Digit Dataset, joined to strings of one to four with pauses or without, and
 aligned by pocketsphinx. flite's voices (slt, rms, awb, kal16, where flite is installed) say the sentences of
-``examples/data/sentences.txt`` and strings of digits, with the times that flite gives. Takes 0 to 4 of each digit, every
-fifteenth sentence and every tenth of flite's strings are kept out.
+``examples/data/sentences.txt`` and strings of digits, with the times that flite gives. Takes 0 to 4 of each digit,
+every fifteenth sentence and every tenth of flite's strings are kept out.
 """
 
 from __future__ import annotations
@@ -225,4 +225,4 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(parser(__doc__, auxiliary_steps=4000, steps=10_000).parse_args())
+    run(parser(__doc__, auxiliary_steps=3000, steps=12_000).parse_args())
