@@ -3,8 +3,9 @@
 usage: python scripts/index_agnostic.py uv.lock
 
 Every wheel's address becomes its file name, a source distribution keeps only its hash, the index is
-called `pypi`, and sizes, which only some indexes tell, are left out. All hashes stay, so what gets installed is the same to the byte. `uv export --frozen`,
-`uv lock --check` and `uv tree` read this form; `uv sync` does not, hence `make sync`.
+called `pypi`, and sizes, which only some indexes tell, are left out. All hashes stay, so what gets installed
+is the same to the byte. `uv export --frozen`, `uv lock --check` and `uv tree` read this form; `uv sync` does
+not, hence `make sync`.
 """
 
 from __future__ import annotations
