@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pesq import pesq
+from pesq import pesq  # pyright: ignore[reportMissingImports]
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor

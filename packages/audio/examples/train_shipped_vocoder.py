@@ -108,7 +108,7 @@ def held_out() -> dict[str, list[Path]]:
 
 def scores(vocoder: Vocoder, paths: list[Path]) -> dict[str, float]:
     """Means over files of PESQ (wide band) and of what `copy_errors` measures."""
-    from pesq import pesq
+    from pesq import pesq  # pyright: ignore[reportMissingImports]
 
     found: list[tuple[float, ...]] = []
     for path in paths:

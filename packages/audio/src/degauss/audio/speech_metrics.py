@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from numpy.typing import NDArray
 
 from degauss.audio.waves import Wave, mono, resample
 from degauss.core.errors import InputError
-
-if TYPE_CHECKING:
-    from resemblyzer import VoiceEncoder
 
 Samples = NDArray[np.float32]
 
@@ -91,7 +88,7 @@ def dnsmos(wave: Wave) -> Dnsmos:
     """
     _check(wave, "wave")
     with _extra():
-        from speechmos import dnsmos as tool
+        from speechmos import dnsmos as tool  # pyright: ignore[reportMissingImports]
     found: Any = tool.run(_within(_samples(wave, _WIDE)), _WIDE)
     return Dnsmos(*(float(found[name]) for name in ("ovrl_mos", "sig_mos", "bak_mos", "p808_mos")))
 
@@ -111,7 +108,7 @@ def speaker_embedding(wave: Wave) -> Samples:
     """Resemblyzer's embedding ``[256]`` of who speaks, of length 1; raises as `speaker_similarity`."""
     _check(wave, "wave")
     with _extra():
-        from resemblyzer import preprocess_wav
+        from resemblyzer import preprocess_wav  # pyright: ignore[reportMissingImports]
     # Its preprocessing makes quiet waves louder and cuts what its voice detector takes for silence.
     speech = preprocess_wav(_within(_samples(wave, _WIDE)))
     found: Any = _voices().embed_utterance(speech) if len(speech) else 0
@@ -122,8 +119,8 @@ def speaker_embedding(wave: Wave) -> Samples:
 
 
 @lru_cache(maxsize=1)
-def _voices() -> VoiceEncoder:
-    from resemblyzer import VoiceEncoder
+def _voices() -> Any:
+    from resemblyzer import VoiceEncoder  # pyright: ignore[reportMissingImports]
 
     return VoiceEncoder(device="cpu", verbose=False)
 
@@ -132,7 +129,7 @@ def _pesq(reference: Samples, estimate: Samples, rate: int, mode: str) -> float:
     if len(reference) > _LONGEST * rate:
         raise InputError(f"PESQ is for at most {_LONGEST:g} s, not {len(reference) / rate:.1f}; cut it into sentences.")
     with _extra():
-        from pesq import BufferTooShortError, NoUtterancesError, PesqError, pesq
+        from pesq import BufferTooShortError, NoUtterancesError, PesqError, pesq  # pyright: ignore[reportMissingImports]
     try:
         return float(pesq(rate, reference, estimate, mode))
     except BufferTooShortError:
