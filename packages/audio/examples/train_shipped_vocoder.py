@@ -134,9 +134,13 @@ def card(model: SourceFilter, arguments: argparse.Namespace) -> dict[str, Any]:
         "command": f"python packages/audio/examples/train_shipped_vocoder.py OUT --steps {arguments.steps} "
         f"--batch {arguments.batch} --words {arguments.words}",
         "trained_on": [
-            "Free Spoken Digit Dataset, takes 5 to 49 (CC BY-SA 4.0)",
+            "Free Spoken Digit Dataset, takes 5 to 49, half of them at double speed (CC BY-SA 4.0)",
             "Erithacus voicebank, by Erithacus, as recorded and shifted by WORLD (CC BY 4.0)",
-            *(["speech made for this by flite's voices awb, rms, slt and kal16 (free to use)"] if with_flite else []),
+            *(
+                ["speech made for this by flite's voices awb, rms, slt and kal16 (CMU's permissive licence)"]
+                if with_flite
+                else []
+            ),
         ],
         "licence": "CC BY-SA 4.0",
         "mel": asdict(MelConfig()),
