@@ -208,7 +208,10 @@ def test_the_first_stage_learns(corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prediction", ["x0", "v"])
+@pytest.mark.parametrize(
+    "prediction",
+    ["x0", pytest.param("v", marks=pytest.mark.xfail(reason="it closes less than half of the gap: .35 to .65"))],
+)
 def test_diffusion_brings_back_what_the_decoder_blurs(corpus, tmp_path, prediction):
     """The power of the change from frame to frame, over that of the recordings: 1 is as lively as they are."""
     sizes = config(corpus, prediction, hidden=32, channels=64, layers=3)
@@ -226,4 +229,4 @@ def test_diffusion_brings_back_what_the_decoder_blurs(corpus, tmp_path, predicti
     blurred = liveliness(model.auxiliary(condition))
     sharp = liveliness(draw(model, condition, at_time(0.3), solver=dpmpp(2), steps=20).mel)
     assert blurred < 0.6
-    assert abs(sharp - 1) < 0.8 * abs(blurred - 1)
+    assert abs(sharp - 1) < 0.5 * abs(blurred - 1)

@@ -189,16 +189,18 @@ def test_the_shipped_vocoder_is_small_and_takes_the_default_mel_spectra(shipped)
     assert (SHIPPED / "card.json").is_file()
 
 
-@pytest.mark.parametrize(("hz", "most"), [(110.0, 10), (196.0, 10), (330.0, 10), (523.25, 10), (784.0, 25)])
-def test_the_shipped_vocoder_sings_in_tune(shipped, hz, most):
-    """784 Hz lies above all that it was trained on, and comes out 12 cents off."""
+HIGH = pytest.mark.xfail(reason="784 Hz lies above all that it was trained on, and comes out 12 cents off")
+
+
+@pytest.mark.parametrize("hz", [110.0, 196.0, 330.0, 523.25, pytest.param(784.0, marks=HIGH)])
+def test_the_shipped_vocoder_sings_in_tune(shipped, hz):
     curve = vibrato(hz, 80 * HOP, RATE)
     f0 = torch.cat([curve[::HOP], curve[-1:]])
     x = 0.1 * sung(VOWELS["a"], curve, RATE)
     again = pitch.f0(shipped(log_mel(x, CONFIG), f0), RATE, HOP)[3:-3]
     cents = pitch.cents(again, f0[3:-3])
     assert cents.isnan().float().mean() < 0.02
-    assert cents[~cents.isnan()].square().mean().sqrt() < most
+    assert cents[~cents.isnan()].square().mean().sqrt() < 10
 
 
 def test_the_shipped_vocoder_beats_griffin_lim_on_people_it_never_heard(shipped):

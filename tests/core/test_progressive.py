@@ -299,7 +299,7 @@ def test_distilled_student_beats_skipping_steps(tmp_path: Any) -> None:
         learnt = run(x0_prediction(network, schedule), schedule, halve(grid), start)
         skipped = run(oracle, schedule, halve(grid), start)
     gap, naive = ((x - taught).norm(dim=1).mean() for x in (learnt, skipped))
-    assert float(gap) < 0.7 * float(naive)
+    assert float(gap) < 0.5 * float(naive)
 
 
 # --- the loss -------------------------------------------------------------------------------------------------
