@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from degauss.audio.waves import LOUDEST, check_file
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path
 
 # Samples of a channel at once: a second or so, so that memory is small and calls are few.
 _BLOCK = 1 << 16
-_LOUDEST = 0.999
 # What is written in the kind it was read in; anything else becomes 16 bits.
 _KEPT = ("PCM_16", "PCM_24", "FLOAT")
 
@@ -52,12 +52,7 @@ def scan(path: Path) -> Found:
     """
     import soundfile as sf
 
-    if not path.exists():
-        raise InputError(f"{path}: no such file; expected sound.")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; expected a sound file.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: is an empty file; expected sound.")
+    check_file(path)
     count, peak = 0, 0.0
     try:
         with sf.SoundFile(path) as file:
@@ -175,7 +170,7 @@ def write(path: Path, sound: Iterable[Tensor], found: Found) -> float:
             if block.numel():
                 peak = max(peak, float(block.abs().max()))
                 scratch.write(block.T.contiguous().numpy().tobytes())
-        volume = 1.0 if peak <= 1 else _LOUDEST / peak
+        volume = 1.0 if peak <= 1 else LOUDEST / peak
         scratch.seek(0)
         with sf.SoundFile(
             part, "w", found.rate, found.channels, subtype or sf.default_subtype(kind), format=kind

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _INTEGER_BITS = {"PCM_16": 16, "PCM_24": 24}
 SUBTYPES = (*_INTEGER_BITS, "FLOAT")
 
-# Where a peak above full scale is scaled down to.
-_LOUDEST = 0.999
+LOUDEST = 0.999
+"""Where a peak above full scale is scaled down to."""
 
 
 class Wave(NamedTuple):
@@ -52,7 +52,7 @@ def read(path: str | os.PathLike[str], *, channels: int | None = None, limit: fl
     import soundfile as sf
 
     file = Path(path)
-    _check_file(file)
+    check_file(file)
     try:
         sound = sf.SoundFile(file)
     except (sf.SoundFileError, TypeError):  # TypeError: headerless sound, for which a rate must be named
@@ -85,8 +85,8 @@ def write(path: str | os.PathLike[str], wave: Wave, subtype: str = "PCM_16") -> 
         raise ValueError(f"refused to write {path}: samples are not finite")
     peak = float(samples.abs().max())
     if peak > 1:
-        warnings.warn(f"{path}: the peak is {peak:.3f} of full scale; scaled down to {_LOUDEST}.", stacklevel=2)
-        samples = samples * (_LOUDEST / peak)
+        warnings.warn(f"{path}: the peak is {peak:.3f} of full scale; scaled down to {LOUDEST}.", stacklevel=2)
+        samples = samples * (LOUDEST / peak)
     with atomic_path(path) as part:
         sf.write(part, _encoded(samples, subtype).T.numpy(), wave.rate, subtype=subtype, format=kind)
 
@@ -114,20 +114,21 @@ def mono(wave: Wave) -> Tensor:
     return wave.samples.mean(0)
 
 
-def check_audible(wave: Wave, name: str | os.PathLike[str], floor: float = -80.0) -> None:
-    """Raise `InputError` if no channel ever moves more than ``floor`` dB of full scale from its mean."""
-    peak = (wave.samples - wave.samples.mean(-1, keepdim=True)).abs().amax()
-    if float(peak) <= 10 ** (floor / 20):
-        raise InputError(f"{name}: is silent; expected sound above {floor:g} dB of full scale.")
-
-
-def _check_file(file: Path) -> None:
+def check_file(file: Path) -> None:
+    """Raise `InputError` unless there is a file with something in it."""
     if not file.exists():
         raise InputError(f"{file}: no such file; expected sound.")
     if file.is_dir():
         raise InputError(f"{file}: is a folder; expected a sound file.")
     if file.stat().st_size == 0:
         raise InputError(f"{file}: is an empty file; expected sound.")
+
+
+def check_audible(wave: Wave, name: str | os.PathLike[str], floor: float = -80.0) -> None:
+    """Raise `InputError` if no channel ever moves more than ``floor`` dB of full scale from its mean."""
+    peak = (wave.samples - wave.samples.mean(-1, keepdim=True)).abs().amax()
+    if float(peak) <= 10 ** (floor / 20):
+        raise InputError(f"{name}: is silent; expected sound above {floor:g} dB of full scale.")
 
 
 def _check_size(file: Path, channels: int, seconds: float, most: int | None, limit: float | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import beside, check_sound
+from degauss.audio.commands.acoustic_options import beside, check_sound, checkpoint_of
 from degauss.core.errors import InputError
 from degauss.core.options import check_directory, device_of, progress
 from degauss.core.solvers import SolverName
@@ -120,12 +120,7 @@ class Enhance:
         from degauss.core.files import fingerprint
 
         device = device_of(self.device)
-        checkpoint = SHIPPED if self.checkpoint is None else self.checkpoint
-        if self.checkpoint is None and not checkpoint.is_dir():
-            raise InputError(
-                "no enhancement model ships with this package yet: name one with --checkpoint, which "
-                "'degauss-audio train-enhancer' writes."
-            )
+        checkpoint = checkpoint_of(self.checkpoint, SHIPPED, "enhancement", "train-enhancer")
         model = Enhancer.load(checkpoint)
         model.network.to(device)
         sampling = Sampling(_solver(self.solver), self.steps, self.start, self.draws, self.seed)
