@@ -126,8 +126,12 @@ def bounded(seed: int, model: AcousticModel) -> Boundary:
 # --- measures -----------------------------------------------------------------------------------------------
 
 
+ORTHONORMAL = (MEL.n_mels / 2) ** 0.5
+"""Mel-cepstral distances of an orthonormal cosine transform, as published code takes them, over those of a series."""
+
+
 class Measured(NamedTuple):
-    """Means over the test utterances: mel-cepstral distance in dB, and the ratio of delta variances."""
+    """Means over the test utterances: mel-cepstral distance in (orthonormal) dB, and the ratio of delta variances."""
 
     distance: float
     liveliness: float
@@ -142,4 +146,4 @@ def measured(model: AcousticModel, items: Sequence[Item], mels: Callable[[Tensor
             made = model.network.scale.inverse(mels(model.condition(collate([item], model.config)), number)[0])
             distances.append(mel_cepstral_distance(item.mel, made))
             ratios.append(delta_variance_ratio(item.mel, made))
-    return Measured(fmean(distances), fmean(ratios))
+    return Measured(ORTHONORMAL * fmean(distances), fmean(ratios))

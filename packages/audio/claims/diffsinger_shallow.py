@@ -52,7 +52,8 @@ def run(seeds: Sequence[int]) -> Result:
     return Result(
         "holds" if all(parts) and blurred else "holds partly" if any(parts) else "does not hold",
         found,
-        notes="Distances are mel-cepstral, in dB; times are those of one CPU core, and of the denoiser mostly.",
+        notes="Distances are mel-cepstral, of an orthonormal cosine transform, in dB; "
+        "times are those of one CPU core, and of the denoiser mostly.",
     )
 
 

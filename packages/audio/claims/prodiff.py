@@ -57,7 +57,8 @@ def run(seeds: Sequence[int]) -> Result:
     return Result(
         "holds" if all(parts) and naive < student else "holds partly" if any(parts) else "does not hold",
         found,
-        notes="Distances are mel-cepstral, in dB; delta variances are ratios to the recordings'. All models have the "
+        notes="Distances are mel-cepstral, of an orthonormal cosine transform, in dB; "
+        "delta variances are ratios to the recordings'. All models have the "
         "front end of the one with 100 steps.",
     )
 
