@@ -218,6 +218,16 @@ def test_a_model_is_trained_and_used(here: Path, invoke: Invoke) -> None:
     assert invoke(["enhance", "noisy.wav", "--checkpoint", "run/model", "--no-picture"])[0] == 0
 
 
+def test_reverberation_is_learnt_from_clean_speech_alone(here: Path, invoke: Invoke, refused: Refused) -> None:
+    pytest.importorskip("pyroomacoustics")
+    record(here / "data" / "clean" / "a.wav", seconds=1.0)
+    words = ["train-enhancer", "data", "--method", "predictive", "--size", "tiny", "--rate", RATE, "--seconds", "0.2"]
+    words += ["--steps", "1", "--batch", "1", "--device", "cpu", "--out", "run"]
+    assert "rooms above 0" in refused(words)
+    assert invoke([*words, "--rooms", "1"])[0] == 0
+    assert "rooms = 1.0" in (here / "run" / "train.toml").read_text()
+
+
 def test_bad_folders_are_one_sentence(here: Path, refused: Refused) -> None:
     (here / "data").mkdir()
     assert "holds neither" in refused(["train-enhancer", "data", "--out", "run"])

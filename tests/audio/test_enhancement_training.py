@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from degauss.audio import enhancement_training
 from degauss.audio.enhancement import Enhancer, EnhancerConfig, Pairs, Sampling, enhance
 from degauss.audio.enhancement_training import (
     PairedFiles,
@@ -23,6 +24,7 @@ from degauss.audio.enhancement_training import (
 )
 from degauss.audio.mixtures import Mixtures, Recordings
 from degauss.audio.ncsnpp import NCSNppConfig
+from degauss.audio.rooms import SomeInRooms
 from degauss.audio.spectra import Compressed
 from degauss.audio.synthetic import white
 from degauss.audio.waves import Wave, write
@@ -157,6 +159,33 @@ def test_clean_and_noise_are_mixed(tmp_path: Path) -> None:
     assert [len(speaker) for speaker in found.speakers] == [1, 2, 1]
     assert found.snr == (3.0, 3.0)
     assert training_folder(tmp_path, RATE, 0.5, (3.0, 3.0), 0).train([1]).noisy.shape == (1, 1000)
+
+
+def test_rooms_are_for_mixtures(tmp_path: Path) -> None:
+    """With noise or without; a folder of pairs has none to offer."""
+    pytest.importorskip("pyroomacoustics")
+    make(tmp_path / "clean", ["x/a.wav", "y/c.wav"])
+    alone = training_folder(tmp_path, RATE, 0.5, (3.0, 3.0), 0, rooms=1.0).train([1])
+    assert float((alone.noisy - alone.clean).square().mean()) > 0
+    make(tmp_path / "noise", ["n.wav"])
+    found = training_folder(tmp_path, RATE, 0.5, (3.0, 3.0), 0, rooms=0.5)
+    assert isinstance(found.train, SomeInRooms)
+    assert found.train.share == 0.5
+    with pytest.raises(InputError, match="rooms"):
+        training_folder(tmp_path, RATE, 0.5, (3.0, 3.0), 0, rooms=1.5)
+    make(tmp_path / "noisy", ["x/a.wav", "y/c.wav"])
+    with pytest.raises(InputError, match=r"noisy: holds pairs, .* expected rooms to be 0"):
+        training_folder(tmp_path, RATE, 0.5, (3.0, 3.0), 0, rooms=0.5)
+
+
+def test_rooms_without_their_extra_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise ImportError('expected the extra of pip install "degauss-audio[rooms]".')
+
+    monkeypatch.setattr(enhancement_training, "responses", missing)
+    make(tmp_path / "clean", ["a.wav"])
+    with pytest.raises(InputError, match=r"degauss-audio\[rooms\]"):
+        training_folder(tmp_path, RATE, 0.5, (3.0, 3.0), 0, rooms=0.5)
 
 
 def test_only_sounds_are_taken(tmp_path: Path) -> None:

@@ -64,13 +64,26 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_settings_of_an_enhancer(invoke: Invoke, enhancer: Path, noisy: Path, here: Path) -> None:
-    words = ["--solvers", "ddim", "heun", "--steps", "2", "4", "--measures", "si_sdr", "lsd", "--out", here / "found"]
+    words = [
+        "--solvers",
+        "ddim",
+        "heun",
+        "pc",
+        "--steps",
+        "2",
+        "4",
+        "--measures",
+        "si_sdr",
+        "lsd",
+        "--out",
+        here / "found",
+    ]
     status, out, error = invoke(["pareto", "enhance", enhancer, noisy, here / "clean", *words])
     assert (status, error) == (0, "")
     assert "found.png" in out
     rows = table(here / "found.csv")
-    assert [row["name"] for row in rows] == ["ddim-2", "ddim-4", "heun-2", "heun-4"]
-    assert [float(row["evaluations"]) for row in rows] == [3, 5, 4, 8]  # one is the predictive network's
+    assert [row["name"] for row in rows] == ["ddim-2", "ddim-4", "heun-2", "heun-4", "pc-2", "pc-4"]
+    assert [float(row["evaluations"]) for row in rows] == [3, 5, 4, 8, 5, 9]  # one is the predictive network's
     assert all(float(row["rtf"]) > 0 and float(row["lsd"]) > 0 for row in rows)
     numbers = json.loads((here / "found.json").read_text())
     assert (numbers["quality"], numbers["facts"]["items"]) == ("si_sdr", 2)
@@ -86,6 +99,12 @@ def test_settings_of_a_voice(invoke: Invoke, voice: Path, here: Path) -> None:
     assert [float(row["evaluations"]) for row in rows] == [1, 3]
     assert all(float(row["mcd"]) > 0 for row in rows)
     assert json.loads((here / "pareto.json").read_text())["facts"]["items"] == 1
+
+
+def test_the_predictor_corrector_is_for_enhancers(invoke: Invoke, voice: Path, here: Path) -> None:
+    status, _, error = invoke(["pareto", "speak", voice, here / "data", "--solvers", "pc"])
+    assert status == 2
+    assert "'pc'" in error
 
 
 def test_mistakes_are_one_sentence_and_leave_nothing(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from degauss.audio.mixtures import Mixtures, active_level
-from degauss.audio.rooms import Reverberant, Room, drawn_room, heard, responses
+from degauss.audio.rooms import Reverberant, Room, SomeInRooms, drawn_room, heard, in_room, responses
 from degauss.audio.synthetic import white
 from degauss.core.errors import InputError
 
@@ -89,6 +89,46 @@ def test_pairs_are_the_same_speech_twice() -> None:
         assert float((wet - dry).square().mean()) > 0.05 * float(dry.square().mean())
 
 
+WORDS = [[torch.sin(2 * math.pi * f * torch.arange(2400) / RATE) for f in (200, 330)]]
+
+
+@needs_pyroomacoustics
+def test_a_share_of_mixtures_is_in_rooms() -> None:
+    """The others are as without rooms; those in rooms have a dry target, and the noise at the ratio that was asked."""
+    mixtures = Mixtures(WORDS, [white(RATE)], RATE, seconds=1.0, snr=(6.0, 6.0), tilt=0.0, seed=5)
+    some = SomeInRooms(mixtures, 0.4, count=3)
+    plain = [all(map(torch.equal, some.pair(k), mixtures.pair(k))) for k in range(40)]
+    assert 16 <= sum(plain) <= 32  # 24 are expected
+    number = plain.index(False)
+    clean, noisy = some.pair(number)
+    dry, wet = in_room(mixtures, number, number % 3)
+    scale = float(clean @ dry / (dry @ dry))
+    torch.testing.assert_close(clean, scale * dry)
+    noise = noisy - scale * wet
+    ratio = active_level(scale * wet, RATE).power / float(noise.double().square().mean())
+    assert 10 * math.log10(ratio) == pytest.approx(6.0, abs=1e-3)
+    assert float(torch.maximum(clean.abs().max(), noisy.abs().max())) == pytest.approx(1.0)
+    assert torch.equal(some([number, 0]).noisy[0], noisy)
+
+
+@needs_pyroomacoustics
+def test_as_many_rooms_as_asked() -> None:
+    """Two numbers that are alike modulo the count share a room; and all shares are honoured at their ends."""
+    mixtures = Mixtures(WORDS, [torch.zeros(1)], RATE, seconds=0.5, seed=1)
+    one = SomeInRooms(mixtures, 1.0, count=1)
+    room = responses(drawn_room(1, 0), RATE)
+    for number in (0, 3):
+        clean, noisy = one.pair(number)
+        wet, dry = (heard(mixtures.said(number), part) for part in room)
+        peak = max(float(dry.abs().max()), float(wet.abs().max()))
+        torch.testing.assert_close(torch.stack((clean, noisy)), torch.stack((dry, wet)) / peak)
+    none = SomeInRooms(mixtures, 0.0)
+    assert all(torch.equal(*none.pair(number)) for number in range(5))  # no room, and silence for noise
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(InputError, match="rooms"):
+            SomeInRooms(mixtures, wrong)
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
@@ -98,5 +138,6 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
+    responses.cache_clear()  # what is kept needs no import
     with pytest.raises(ImportError, match=r"degauss-audio\[rooms\]"):
         responses(HALL, RATE)

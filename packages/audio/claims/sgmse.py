@@ -12,7 +12,21 @@ from degauss.core.claims import Claim, Result, Verdict
 from degauss.core.process.predictor_corrector import predictor_corrector
 from degauss.core.solvers import solver_of
 
-from ._enhancement import CHOSEN, TESTED, Scores, by, chosen, judged, mixed, nothing, sgmse_model, splits_of, tabulated
+from ._enhancement import (
+    CHOSEN,
+    TESTED,
+    Compared,
+    by,
+    chosen,
+    compared,
+    denoising,
+    made,
+    mixed,
+    nothing,
+    sgmse_model,
+    splits_of,
+    tabulated,
+)
 
 NOISY, PUBLISHED = "as it was", "predictor-corrector, 30 steps"
 FAST = "10 evaluations"
@@ -39,19 +53,19 @@ CLAIM = Claim(
 def run(seeds: Sequence[int]) -> Result:
     """The models of the claim on StoRM, on its mixtures."""
     torch.set_num_threads(1)
-    found: dict[str, list[Scores]] = {name: [] for name in (NOISY, PUBLISHED, FAST)}
+    found: dict[str, list[Compared]] = {name: [] for name in (NOISY, PUBLISHED, FAST)}
     names: list[str] = []
     for seed in seeds:
         splits = splits_of(seed)
-        model = sgmse_model(splits, seed)
+        model = sgmse_model(denoising(splits, seed), seed)
         test = mixed(splits, "test", seed, TESTED)
         name, quick = chosen(model, QUICK, mixed(splits, "valid", seed, CHOSEN), seed)
         names.append(name)
         if evaluations(model.config, CORRECTED) != 60 or evaluations(model.config, quick) != 10:
             raise AssertionError("evaluations are not those that the claim speaks of")
-        found[NOISY].append(judged(test, nothing))
-        found[PUBLISHED].append(judged(test, by(model, CORRECTED)))
-        found[FAST].append(judged(test, by(model, quick)))
+        found[NOISY].append(compared(test.clean, made(test, nothing)))
+        found[PUBLISHED].append(compared(test.clean, made(test, by(model, CORRECTED))))
+        found[FAST].append(compared(test.clean, made(test, by(model, quick))))
     return Result(
         judge(found),
         tabulated(found, "digit strings"),
@@ -59,10 +73,10 @@ def run(seeds: Sequence[int]) -> Result:
     )
 
 
-def judge(found: dict[str, list[Scores]]) -> Verdict:
+def judge(found: dict[str, list[Compared]]) -> Verdict:
     """As the claim says."""
     noisy, published, fast = (
-        Scores(*(median(column) for column in zip(*found[name], strict=True))) for name in (NOISY, PUBLISHED, FAST)
+        Compared(*(median(column) for column in zip(*found[name], strict=True))) for name in (NOISY, PUBLISHED, FAST)
     )
     cleans = (
         published.pesq >= noisy.pesq + 0.20

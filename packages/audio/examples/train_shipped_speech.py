@@ -63,6 +63,11 @@ class Strung:
         return tuple(DIGITS[take.digit] for take in self.takes)
 
     def read(self) -> tuple[Wave, list[Aligned]]:
+        wave = self.sound()
+        return wave, align_words(mono(wave), read_text(" ".join(self.words)), " ".join(self.words))
+
+    def sound(self) -> Wave:
+        """The string, as loud as all the others."""
         waves = [read(take.path) for take in self.takes]
         sounds, rate = [mono(wave) for wave in waves], waves[0].rate
         hush = min(quietest(sound, rate) for sound in sounds)
@@ -75,8 +80,7 @@ class Strung:
             at += silence
             out[at : at + len(sound)] += faded(sound, round(rate * FADE))
             at += len(sound)
-        wave = resample(Wave(levelled(out, rate)[None], rate), RATE)
-        return wave, align_words(mono(wave), read_text(" ".join(self.words)), " ".join(self.words))
+        return resample(Wave(levelled(out, rate)[None], rate), RATE)
 
 
 def frames_rms(x: Tensor, rate: int) -> Tensor:
@@ -182,7 +186,7 @@ def understood(model: AcousticModel) -> dict[str, Any]:
     strings: list[tuple[str, Wave, str]] = []
     for one in spoken_digits(held_out=True):
         if isinstance(one.source, Strung):
-            strings.append((one.voice, one.source.read()[0], " ".join(one.source.words)))
+            strings.append((one.voice, one.source.sound(), " ".join(one.source.words)))
     for one in spoken_texts(held_out=True):
         name = one.name.rpartition("_")[2]
         if name[0] == "d" and one.voice in model.config.voices:

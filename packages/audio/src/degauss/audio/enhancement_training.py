@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from degauss.audio.enhancement import Enhancer, EnhancerConfig, Pairs
 from degauss.audio.mixtures import Mixtures, Recordings
+from degauss.audio.rooms import SomeInRooms, drawn_room, responses
 from degauss.core.errors import InputError, check_range
 from degauss.core.noise import Noise
 from degauss.core.train import Data, TrainConfig, train
@@ -87,8 +88,12 @@ def paired_folder(folder: Path, rate: int, seconds: float, seed: int) -> PairedF
 
 
 def mixed_folder(folder: Path, rate: int, seconds: float, snr: tuple[float, float], seed: int) -> Mixtures:
-    """``clean/`` and ``noise/``, mixed anew for each pair. A folder in ``clean/`` is a speaker; loose files are one."""
-    noises = Recordings(list(_by_name(folder / "noise").values()), rate)
+    """``clean/`` and ``noise/``, mixed anew for each pair; without ``noise/``, nothing is mixed in.
+
+    A folder in ``clean/`` is a speaker; loose files are one.
+    """
+    noise = folder / "noise"
+    noises = Recordings(list(_by_name(noise).values()), rate) if noise.is_dir() else [torch.zeros(1)]
     speakers: dict[str, list[Path]] = {}
     for name, path in _by_name(folder / "clean").items():
         speakers.setdefault(Path(name).parts[0] if len(Path(name).parts) > 1 else "", []).append(path)
@@ -104,24 +109,42 @@ class Folder:
     valid: Data[Pairs] | None
 
 
-def training_folder(folder: Path, rate: int, seconds: float, snr: tuple[float, float], seed: int) -> Folder:
+def training_folder(
+    folder: Path, rate: int, seconds: float, snr: tuple[float, float], seed: int, rooms: float = 0.0
+) -> Folder:
     """Pairs of a folder in one of these layouts; `InputError` for any other.
 
     ``{train,valid}/{clean,noisy}/NAME`` (``valid`` may be missing), ``{clean,noisy}/NAME``, or ``clean/`` and
-    ``noise/``, which are mixed on the fly.
+    ``noise/``, which are mixed on the fly. ``rooms``: the share of those that is spoken in simulated rooms; where there
+    is such a share ``noise/`` may be missing, and what is learnt is to remove reverberation alone.
     """
+    check_range("rooms", rooms, 0, 1)
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; expected one with clean/ and noisy/, or clean/ and noise/.")
-    if (folder / "train").is_dir():
+    paired = next((name for name in ("train", "noisy") if (folder / name).is_dir()), None)
+    if rooms > 0:
+        if paired is not None:
+            raise InputError(f"{folder / paired}: holds pairs, which are in rooms already; expected rooms to be 0.")
+        return Folder(_in_rooms(mixed_folder(folder, rate, seconds, snr, seed), rooms), None)
+    if paired == "train":
         valid = paired_folder(folder / "valid", rate, seconds, seed) if (folder / "valid").is_dir() else None
         return Folder(paired_folder(folder / "train", rate, seconds, seed), valid)
-    if (folder / "noisy").is_dir():
+    if paired == "noisy":
         return Folder(paired_folder(folder, rate, seconds, seed), None)
     if (folder / "noise").is_dir():
         return Folder(mixed_folder(folder, rate, seconds, snr, seed), None)
     raise InputError(
-        f"{folder}: holds neither train/, noisy/ nor noise/; expected clean/ with noisy/ or noise/ beside it."
+        f"{folder}: holds neither train/, noisy/ nor noise/; expected clean/ with noisy/ or noise/ beside it, or rooms "
+        "above 0."
     )
+
+
+def _in_rooms(mixtures: Mixtures, share: float) -> SomeInRooms:
+    try:
+        responses(drawn_room(mixtures.seed, 0), mixtures.rate)  # before anything is written
+    except ImportError as missing:
+        raise InputError(str(missing)) from None
+    return SomeInRooms(mixtures, share)
 
 
 def sound_files(folder: Path) -> list[Path]:

@@ -141,16 +141,20 @@ class Mixtures:
 
     def pair(self, number: int) -> tuple[Tensor, Tensor]:
         """(clean, noisy), each ``[length]``, the louder of the two with a peak of 1."""
+        speech = self.said(number)
+        return self.noised(number, speech, speech)
+
+    def noised(self, number: int, target: Tensor, speech: Tensor) -> tuple[Tensor, Tensor]:
+        """(target, speech in the noise of a pair), each ``[length]``, of one scale: the louder has a peak of 1."""
         drawn = self._drawn(number)
-        speech = self.speech(number, drawn[_SPEAKER], drawn[_BEGIN])
         noise = excerpt(self.noises[_pick(drawn[_NOISE], len(self.noises))], self.length, drawn[_PLACE])
         noise = coloured(noise, self.tilt * (2 * drawn[_COLOUR] - 1))
         low, high = self.snr
         both = bool(speech.any()) and bool(noise.any())
         snr = low + (high - low) * drawn[_SNR]
         noisy = mix(speech, noise, snr, self.rate) if both else speech + noise
-        peak = torch.maximum(speech.abs().max(), noisy.abs().max()).clamp_min(_TINY)
-        return speech / peak, noisy / peak
+        peak = torch.maximum(target.abs().max(), noisy.abs().max()).clamp_min(_TINY)
+        return target / peak, noisy / peak
 
     def said(self, number: int) -> Tensor:
         """The speech of a pair before anything is done to it, ``[length]``, of unit peak."""
@@ -265,12 +269,12 @@ def _synthetic(
     return made
 
 
-def babble(words: Mapping[str, Sequence[Tensor]], length: int, seed: int, voices: int = 6) -> Tensor:
+def babble(words: Mapping[str, Sequence[Tensor]], length: int, seed: int, voices: int = 6, rate: int = RATE) -> Tensor:
     """``length`` samples of several people who talk at once, each a string of their own words."""
     total = torch.zeros(length)
     everyone = [list(recordings) for recordings in words.values()]
     for voice in range(voices):
         picked = [everyone[voice % len(everyone)]]
-        talk = Mixtures(picked, [torch.ones(1)], RATE, length / RATE, seed=seed)
+        talk = Mixtures(picked, [torch.ones(1)], rate, length / rate, seed=seed)
         total += talk.speech(voice, 0.0, 0.0)
     return total / total.square().mean().sqrt()

@@ -11,8 +11,9 @@ Needs pyroomacoustics, the extra of ``pip install "degauss-audio[rooms]"``. Rang
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from degauss.audio.enhancement import Pairs
 from degauss.audio.mixtures import Mixtures
-from degauss.core.errors import InputError
+from degauss.core.errors import InputError, check_range
 from degauss.core.noise import Noise
 
 Place = tuple[float, float, float]
@@ -29,8 +30,12 @@ Place = tuple[float, float, float]
 _DRY, _MARGIN = 0.99, 0.5
 # Images beyond this many reflections are left out: what they carry is below hearing, and they cost most.
 _ORDER = 40
+_BLOCK = 1024
 # Draws of a room, after those that a mixture of the same number takes.
 _DRAW = 1 << 16
+
+KEPT = 256
+"""Rooms whose responses are kept, at 16 kHz about 0.2 MB each."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Responses(NamedTuple):
     dry: Tensor
 
 
+@lru_cache(maxsize=KEPT)
 def responses(room: Room, rate: int) -> Responses:
     """What a clap sounds like; `ImportError` that names the extra where pyroomacoustics is missing."""
     return Responses(_response(room, rate, room.absorption, _ORDER), _response(room, rate, _DRY, 1))
@@ -107,7 +113,8 @@ def _response(room: Room, rate: int, absorption: float, order: int) -> Tensor:
 
 def heard(speech: Tensor, response: Tensor) -> Tensor:
     """Speech ``[n]`` through an impulse response, ``[n]``: what comes after its end is cut."""
-    size = len(speech) + len(response) - 1
+    # Transforms of a length with large prime factors are slow.
+    size = -(-(len(speech) + len(response) - 1) // _BLOCK) * _BLOCK
     spectrum = torch.fft.rfft(speech, size) * torch.fft.rfft(response, size)
     return torch.fft.irfft(spectrum, size)[: len(speech)]
 
@@ -122,13 +129,50 @@ class Reverberant:
     mixtures: Mixtures
 
     def __call__(self, samples: Sequence[int]) -> Pairs:
-        dry, wet = zip(*(self.pair(number) for number in samples), strict=True)
-        return Pairs(torch.stack(wet), torch.stack(dry))
+        return _stacked(map(self.pair, samples))
 
     def pair(self, number: int) -> tuple[Tensor, Tensor]:
         """(dry, reverberant), each ``[length]``, of one scale: the louder has a peak of 1."""
-        speech = self.mixtures.said(number)
-        found = responses(drawn_room(self.mixtures.seed, number), self.mixtures.rate)
-        dry, wet = heard(speech, found.dry), heard(speech, found.wet)
+        dry, wet = in_room(self.mixtures, number, number)
         peak = torch.maximum(dry.abs().max(), wet.abs().max()).clamp_min(torch.finfo(torch.float32).tiny)
         return dry / peak, wet / peak
+
+
+@dataclass(frozen=True, eq=False)
+class SomeInRooms:
+    """Numbers -> pairs, for ``degauss.core.train``: ``mixtures``, of which a ``share`` is spoken in rooms.
+
+    There the target is dry, and the ratio is that of the reverberant speech to the noise, which has no room. There are
+    ``count`` rooms, each computed once; above `KEPT` they are computed again and again.
+    """
+
+    mixtures: Mixtures
+    share: float = 0.5
+    count: int = KEPT
+
+    def __post_init__(self) -> None:
+        check_range("rooms", self.share, 0, 1)
+        check_range("count", self.count, 1)
+
+    def __call__(self, samples: Sequence[int]) -> Pairs:
+        return _stacked(map(self.pair, samples))
+
+    def pair(self, number: int) -> tuple[Tensor, Tensor]:
+        """(clean, noisy), each ``[length]``, of one scale: the louder has a peak of 1."""
+        drawn = Noise(self.mixtures.seed, [number]).uniform(torch.empty(1, dtype=torch.float64), draw=_DRAW + 1)
+        if not float(drawn) < self.share:
+            return self.mixtures.pair(number)
+        return self.mixtures.noised(number, *in_room(self.mixtures, number, number % self.count))
+
+
+def in_room(mixtures: Mixtures, number: int, room: int) -> tuple[Tensor, Tensor]:
+    """The speech of a pair, dry and in a room, each ``[length]``."""
+    speech = mixtures.said(number)
+    found = responses(drawn_room(mixtures.seed, room), mixtures.rate)
+    return heard(speech, found.dry), heard(speech, found.wet)
+
+
+def _stacked(pairs: Iterable[tuple[Tensor, Tensor]]) -> Pairs:
+    """(clean, noisy) of each as a batch."""
+    clean, noisy = zip(*pairs, strict=True)
+    return Pairs(torch.stack(noisy), torch.stack(clean))

@@ -1,4 +1,1 @@
-"""Degauss for DNA and protein design.
-
-No method has landed here yet.
-"""
+"""Degauss for DNA and protein design: masked diffusion on sequences, and its optimisation for rewards."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from tyro.conf import Positional
 
 from degauss.audio.commands.acoustic_options import beside, check_sound, checkpoint_of
+from degauss.audio.commands.enhancer_options import EnhancerSolver, enhancer_solver
 from degauss.core.errors import InputError
 from degauss.core.options import check_directory, device_of, progress
-from degauss.core.solvers import SolverName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from degauss.audio.enhancement import Enhancer, Sampling
     from degauss.audio.long_files import Found
     from degauss.audio.streaming import Chunking, Process
-    from degauss.core.sampling import Solver
 
 # A picture shows no more than this (s).
 _SHOWN = 60.0
@@ -50,7 +49,7 @@ class Enhance:
     recording with the same model and options."""
     checkpoint: Path | None = None
     """A model of 'train-enhancer'; the one that ships with the package unless given."""
-    solver: SolverName | Literal["pc"] = "dpmpp"
+    solver: EnhancerSolver = "dpmpp"
     """How the reverse process is solved; pc is the published predictor-corrector (two evaluations a step)."""
     steps: int = 8
     """Steps of the solver; the published number for pc is 30."""
@@ -123,7 +122,7 @@ class Enhance:
         checkpoint = checkpoint_of(self.checkpoint, SHIPPED, "enhancement", "train-enhancer")
         model = Enhancer.load(checkpoint)
         model.network.to(device)
-        sampling = Sampling(_solver(self.solver), self.steps, self.start, self.draws, self.seed)
+        sampling = Sampling(enhancer_solver(self.solver), self.steps, self.start, self.draws, self.seed)
         sampling.times(model.config.t_eps)
         if self.fall_back is not None and (model.config.method != "storm" or self.draws < 2):
             raise InputError("fall_back needs a StoRM model and at least 2 draws: what differs is their spread.")
@@ -242,13 +241,6 @@ def _channels(process: Process, chunking: Chunking, blocks: Iterable[Tensor]) ->
         yield torch.stack(settled)
     if states:
         yield torch.stack([machine.finish(state) for state in states])
-
-
-def _solver(name: str) -> Solver:
-    from degauss.core.process.predictor_corrector import predictor_corrector
-    from degauss.core.solvers import solver_of
-
-    return predictor_corrector() if name == "pc" else solver_of(name)
 
 
 def _suffix(path: Path) -> str:

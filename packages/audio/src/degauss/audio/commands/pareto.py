@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from degauss.audio.commands.enhancer_options import EnhancerSolver, enhancer_solver
 from degauss.core.errors import InputError, check_option, check_range
 from degauss.core.options import check_place, progress
 from degauss.core.solvers import SolverName
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class ParetoOptions:
     """What is tried, and how it is judged."""
 
-    solvers: tuple[SolverName, ...] = ("ddim", "dpmpp", "unipc")
+    solvers: tuple[EnhancerSolver, ...] = ("ddim", "dpmpp", "unipc")
     """Solvers to try."""
     steps: tuple[int, ...] = (2, 4, 8, 16)
     """Steps to try with each."""
@@ -96,6 +97,8 @@ class ParetoOptions:
 class ParetoEnhance(ParetoOptions):
     """Try solvers and steps of an enhancement model on noisy recordings with clean references."""
 
+    solvers: tuple[EnhancerSolver, ...] = ("ddim", "dpmpp", "unipc")
+    """Solvers to try; pc is the published predictor-corrector (two evaluations a step)."""
     checkpoint: Positional[Path]
     """A model written by 'train-enhancer', of SGMSE+ or StoRM."""
     noisy: Positional[Path]
@@ -111,7 +114,6 @@ class ParetoEnhance(ParetoOptions):
         from degauss.audio.enhancement import Enhancer, Sampling, enhance, evaluations
         from degauss.audio.metrics_report import pairs
         from degauss.audio.waves import Wave, mono, read, resample
-        from degauss.core.solvers import solver_of
 
         self.stem()
         found = self.first(pairs(self.noisy, self.clean))
@@ -128,7 +130,7 @@ class ParetoEnhance(ParetoOptions):
 
         def system(solver: str, steps: int, item: tuple[int, Tensor]) -> tuple[Wave, int]:
             number, noisy = item
-            sampling = Sampling(solver_of(solver), steps, self.start, seed=self.seed)
+            sampling = Sampling(enhancer_solver(solver), steps, self.start, seed=self.seed)
             made = enhance(noisy, model, sampling, number)
             return Wave(made[None].float(), rate), evaluations(model.config, sampling)
 
@@ -141,6 +143,8 @@ class ParetoEnhance(ParetoOptions):
 class ParetoSpeak(ParetoOptions):
     """Try solvers and steps of an acoustic model on the recordings of a prepared folder, with their own durations."""
 
+    solvers: tuple[SolverName, ...] = ("ddim", "dpmpp", "unipc")
+    """Solvers to try."""
     checkpoint: Positional[Path]
     """A model written by 'train'."""
     folder: Positional[Path]

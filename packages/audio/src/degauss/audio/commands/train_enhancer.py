@@ -17,8 +17,8 @@ class TrainEnhancer:
 
     The folder holds clean/ and noisy/ with files of the same names (as VoiceBank-DEMAND, also in train/ and valid/), or
     clean/ and noise/, which are mixed anew all the time; a folder inside clean/ is a speaker. Reverberation is removed
-    by a model of pairs whose noisy side is reverberant. The model is written to OUT/model, for --checkpoint of
-    'enhance'.
+    by a model of pairs whose noisy side is reverberant, or of mixtures with --rooms, for which clean/ alone is enough.
+    The model is written to OUT/model, for --checkpoint of 'enhance'.
     """
 
     folder: Positional[Path]
@@ -43,6 +43,8 @@ class TrainEnhancer:
     """Length of a segment."""
     snr: tuple[float, float] = (-5.0, 15.0)
     """Range of the ratio of speech to noise in dB, where noise is mixed in."""
+    rooms: float = 0.0
+    """Share of the mixtures that is spoken in simulated rooms, 0 to 1 (needs the extra 'rooms')."""
     lr: float = 1e-3
     """Peak learning rate; the published one, for much longer trainings, is 1e-4."""
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -80,7 +82,7 @@ class TrainEnhancer:
             device=self.device,
             tracker="tensorboard",
         )
-        data = training_folder(self.folder, self.rate, self.seconds, self.snr, self.seed)
+        data = training_folder(self.folder, self.rate, self.seconds, self.snr, self.seed, self.rooms)
         data.train([0])  # a file that cannot be used is found before anything is written
         write_resolved_config(self.out / "train.toml", self)
         fit(config, data.train, settings, first_steps=self.first_steps, valid=data.valid)

@@ -9,11 +9,13 @@ A state is integers ``[batch, length]``; a denoiser answers ``Categorical`` logi
 ``likelihood``   exact for short sequences, estimated   ``confidence``     the surest positions first
 ``infill``       given positions                        ``remasking``      second thoughts (ReMDM)
 ``oracle``       tables, for which all is enumerated    ``temper``         temperature, top-p
+``automaton``    languages of tokens                    ``constrained``    samples that are all in one
 ``sampling``     all of it in one call
 """
 
 from degauss.core.jump.absorbing import Absorbing, Subs
 from degauss.core.jump.ancestral import Ancestral, AncestralUniform, Conditioned, ancestral
+from degauss.core.jump.automaton import Automaton, Lattice, TooManyStates, allowed, explore, unfold
 from degauss.core.jump.confidence import (
     Confident,
     EntropyBounded,
@@ -24,6 +26,7 @@ from degauss.core.jump.confidence import (
     token_probability,
     top_probability,
 )
+from degauss.core.jump.constrained import Constrained, accepted_marginals, constrained, draw_accepted, log_acceptance
 from degauss.core.jump.first_hitting import FirstHitting, first_hitting
 from degauss.core.jump.infill import FREE, Given, Held, check_template
 from degauss.core.jump.likelihood import (
@@ -58,8 +61,10 @@ __all__ = [
     "Absorbing",
     "Ancestral",
     "AncestralUniform",
+    "Automaton",
     "Conditioned",
     "Confident",
+    "Constrained",
     "Context",
     "Cosine",
     "EntropyBounded",
@@ -68,6 +73,7 @@ __all__ = [
     "Given",
     "Held",
     "KeptRates",
+    "Lattice",
     "Level",
     "LogLinear",
     "Nucleus",
@@ -80,8 +86,11 @@ __all__ = [
     "TauLeaping",
     "Tempered",
     "Times",
+    "TooManyStates",
     "TotalRates",
     "Uniform",
+    "accepted_marginals",
+    "allowed",
     "ancestral",
     "any_order",
     "bits_per_token",
@@ -89,16 +98,20 @@ __all__ = [
     "certainty",
     "check_template",
     "confident",
+    "constrained",
     "discrete_elbo",
+    "draw_accepted",
     "elbo",
     "entropy_bounded",
     "estimate_bound",
     "exact_bound",
     "exact_discrete_bound",
     "exact_log_likelihood",
+    "explore",
     "first_hitting",
     "independent",
     "lambda_dce",
+    "log_acceptance",
     "margin",
     "remasking",
     "rescaled",
@@ -107,6 +120,7 @@ __all__ = [
     "tau_leaping",
     "token_probability",
     "top_probability",
+    "unfold",
     "uniform_elbo",
     "weyl",
 ]

@@ -1,0 +1,315 @@
+"""Train the enhancement model that the package ships: StoRM at 16 kHz, for noise and some reverberation.
+
+    python packages/audio/examples/train_shipped_enhancer.py OUT [--steps N] [--first-steps N] [--score] [--install]
+
+Interrupt it and run it again: it goes on where it stopped. The defaults take about 40 minutes on one CPU core.
+``OUT/model`` is the model, with its ``card.json`` beside it; with ``--score`` an existing one is only measured, with
+``--install`` it is copied to where `degauss-audio enhance` looks for it.
+
+Speech: the Free Spoken Digit Dataset, the Erithacus voicebank, and the sentences of ``examples/data/sentences.txt`` as
+flite's voices say them (where flite is installed), each played at several speeds, as other people would sound. Noises:
+a kitchen and an exercise bike at several speeds, babble of the same people, and noises that are made. One mixture in
+five is spoken in a simulated room (where pyroomacoustics is installed).
+
+It is measured on people and noises that it never heard: two speakers of CMU ARCTIC in a street and in what was added to
+VoiceBank-DEMAND, and six of VoiceBank-DEMAND's own pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+from _shipping import device_name
+from torch import Tensor
+
+from degauss.audio import datasets, synthetic
+from degauss.audio.enhancement import SHIPPED, Enhancer, EnhancerConfig, Pairs, Sampling, enhance
+from degauss.audio.enhancement_training import fit, recipe
+from degauss.audio.metrics import si_sdr
+from degauss.audio.mixtures import Mixtures, babble, excerpt, mix
+from degauss.audio.ncsnpp import NCSNppConfig
+from degauss.audio.preparation import Flite
+from degauss.audio.rooms import SomeInRooms
+from degauss.audio.spectra import Compressed
+from degauss.audio.speech_metrics import dnsmos, estoi, pesq_wideband
+from degauss.audio.waves import Wave, mono, read, resample
+from degauss.core.errors import InputError
+from degauss.core.files import atomic_path, write_json
+from degauss.core.noise import Noise
+from degauss.core.options import progress
+from degauss.core.solvers import solver_of
+from degauss.core.train import Data
+
+RATE = 16000
+# Frames of 32 ms that overlap by half, not by three quarters: half of the work in training and in use.
+CONFIG = EnhancerConfig(
+    rate=RATE,
+    spectrum=Compressed(n_fft=510, hop=255),
+    predictive=NCSNppConfig(channels=8, multipliers=(1, 2, 4, 8), attention=False),
+    score=NCSNppConfig(channels=8, multipliers=(1, 2, 4, 4), attention=False),
+)
+SECONDS, SNR, TILT, IN_ROOMS = 1.5, (-5.0, 20.0), 6.0, 0.2
+
+SENTENCES = Path(__file__).parent / "data" / "sentences.txt"
+FLITE = ("slt", "rms", "awb", "kal16")
+# What is played faster is higher, of smaller people. Digits are recorded at 8 kHz and so have nothing above 4 kHz:
+# played at twice the speed they fill the band.
+SPEEDS = {"digits": (1.0, 1.25, 1.6, 2.0), "flite": (0.85, 0.93, 1.0, 1.08, 1.17, 1.28), "sung": (0.9, 1.0, 1.12)}
+NOISE_SPEEDS = (0.7, 1.0, 1.4)
+KEPT = 20.0  # s at the end of a recorded noise, for validation
+
+RATIOS = (0.0, 5.0, 10.0)  # dB
+SAMPLINGS = {
+    "StoRM, dpmpp, 8 steps": Sampling(solver_of("dpmpp"), 8),
+    "StoRM, dpmpp, 4 steps from t = 0.5": Sampling(solver_of("dpmpp"), 4, start=0.5),
+}
+
+Voices = dict[str, list[Tensor]]
+
+
+# --- who speaks -----------------------------------------------------------------------------------------------
+
+
+def at_speed(wave: Wave, speed: float) -> Tensor:
+    """The sound at the model's rate, ``speed`` times as fast and as high."""
+    return mono(resample(Wave(wave.samples, round(wave.rate * speed)), RATE))
+
+
+def spread(voices: Voices, name: str, takes: Iterable[Wave], speeds: tuple[float, ...]) -> None:
+    """Each take at one of the speeds in turn; a speed of somebody is a voice."""
+    for number, wave in enumerate(takes):
+        speed = speeds[number % len(speeds)]
+        voices.setdefault(f"{name} x {speed:g}", []).append(at_speed(wave, speed))
+
+
+def heard(held_out: bool) -> Voices:
+    """Training voices, or other takes and sentences of the same."""
+    voices: Voices = {}
+    takes = [take for take in datasets.digits() if take.held_out == held_out]
+    for speaker in sorted({take.speaker for take in takes}):
+        own = (read(take.path) for take in takes if take.speaker == speaker)
+        spread(voices, speaker, own, SPEEDS["digits"])
+    syllables = datasets.voicebank()
+    sung = (read(one.path) for number, one in enumerate(syllables) if (number % 15 == 7) == held_out)
+    spread(voices, "Erithacus", sung, SPEEDS["sung"])
+    if shutil.which("flite") is None:
+        print("flite is not installed: training without its voices")
+        return voices
+    sentences = [line for line in SENTENCES.read_text(encoding="utf-8").split("\n") if line]
+    chosen = [line for number, line in enumerate(sentences) if (number % 15 == 7) == held_out]
+    for voice in FLITE:
+        spread(voices, f"flite's {voice}", (Flite(line, voice).read()[0] for line in chosen), SPEEDS["flite"])
+    return voices
+
+
+# --- in what noise --------------------------------------------------------------------------------------------
+
+
+def restless(length: int, seed: int) -> Tensor:
+    """Noise whose octaves swell and fade by themselves, twice a second or so, by some 10 dB."""
+    spectrum = torch.fft.rfft(synthetic.pink(length, seed))
+    octave = torch.fft.rfftfreq(length, 1 / RATE).clamp_min(62.5).div(62.5).log2().floor()
+    total = torch.zeros(length)
+    for number in range(int(octave.max()) + 1):
+        band = torch.fft.irfft(spectrum * (octave == number), n=length)
+        knots = Noise(seed, [1 + number]).normal(torch.empty(1, 1, 2 + 2 * length // RATE))
+        swell = torch.nn.functional.interpolate(knots, length, mode="linear", align_corners=True)[0, 0]
+        total += band * torch.exp(1.2 * swell)
+    return total
+
+
+def noises(voices: Voices, held_out: bool) -> list[Tensor]:
+    """Training noises; or the ends of the recorded ones, and other draws of those that are made."""
+    recorded, kept = datasets.samples(), round(KEPT * RATE)
+    found: list[Tensor] = []
+    for name in ("doing_the_dishes", "exercise_bike"):
+        whole = at_speed(read(recorded[name]), 1.0)
+        part = Wave((whole[-kept:] if held_out else whole[:-kept])[None], RATE)
+        found += [at_speed(part, speed) for speed in (1.0,) * held_out or NOISE_SPEEDS]
+    length, seed = 20 * RATE, 100 * held_out
+    found += [babble(voices, length, seed + k, many, RATE) for k, many in enumerate((3, 6, 12))]
+    found += [restless(length, seed + k) for k in range(4)]
+    found += [synthetic.pink(length, seed), synthetic.white(length, seed), synthetic.clicks(length, RATE, seed)]
+    return [*found, *(synthetic.hum(length, RATE, frequency) for frequency in (50.0, 60.0))]
+
+
+def pairs(held_out: bool) -> Data[Pairs]:
+    voices = heard(held_out)
+    found = noises(voices, held_out)
+    minutes = sum(len(take) for takes in voices.values() for take in takes) / RATE / 60
+    print(f"{len(voices)} voices, {minutes:.0f} minutes; {len(found)} noises")
+    mixtures = Mixtures(list(voices.values()), found, RATE, SECONDS, SNR, TILT, seed=int(held_out))
+    if importlib.util.find_spec("pyroomacoustics") is None:
+        print("pyroomacoustics is not installed: training without rooms")
+        return mixtures
+    return SomeInRooms(mixtures, IN_ROOMS)
+
+
+# --- how good it is -------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A sound ``[n]`` at the model's rate, clean and noisy."""
+
+    clean: Tensor
+    noisy: Tensor
+
+
+class Scores(NamedTuple):
+    """Means over sounds: PESQ (wide band), ESTOI, SI-SDR in dB, and DNSMOS's opinion of the speech and of all."""
+
+    pesq_wb: float
+    estoi: float
+    si_sdr: float
+    dnsmos_signal: float
+    dnsmos_overall: float
+
+
+def real_pairs() -> list[Case]:
+    return [Case(at_speed(read(pair.clean), 1.0), at_speed(read(pair.noisy), 1.0)) for pair in datasets.noisy_pairs()]
+
+
+def mixed() -> list[Case]:
+    """Sentences of CMU ARCTIC, each in a noise of the test at each ratio."""
+    recorded = datasets.samples()
+    speech = [at_speed(read(path), 1.0) for name, path in recorded.items() if name.startswith("cmu_arctic")]
+    street = at_speed(read(recorded["noise_freesound_573577"]), 1.0)
+    unheard = [street, *(pair.noisy - pair.clean for pair in real_pairs())]
+    cases: list[Case] = []
+    for number, clean in enumerate(speech):
+        for ratio in RATIOS:
+            noise = unheard[len(cases) % len(unheard)]
+            noisy = mix(clean, excerpt(noise, len(clean), number / len(speech)), ratio, RATE)
+            peak = noisy.abs().max()
+            cases.append(Case(clean / peak, noisy / peak))
+    return cases
+
+
+def judged(cases: list[Case], system: Callable[[Tensor, int], Tensor]) -> dict[str, float]:
+    rows: list[Scores] = []
+    for number, (clean, noisy) in enumerate(cases):
+        made = system(noisy, number)
+        truth, found = Wave(clean[None], RATE), Wave(made[None].float(), RATE)
+        opinion = dnsmos(found)
+        ratio = float(si_sdr(clean.double(), made.double()))
+        rows.append(Scores(pesq_wideband(truth, found), estoi(truth, found), ratio, opinion.signal, opinion.overall))
+    means = Scores(*(fmean(column) for column in zip(*rows, strict=True)))
+    return {name: round(value, 3) for name, value in means._asdict().items()}
+
+
+def measured(model: Enhancer) -> dict[str, Any]:
+    """Of the noisy sound, of the predictive estimate alone, and of StoRM from it; and what it costs."""
+    alone = Enhancer(replace(model.config, score=None), model.network)
+    systems: dict[str, Callable[[Tensor, int], Tensor]] = {
+        "noisy": lambda noisy, number: noisy,
+        "predictive estimate": lambda noisy, number: enhance(noisy, alone),
+        **{name: partial(sampled, model, sampling) for name, sampling in SAMPLINGS.items()},
+    }
+    sets = {"CMU ARCTIC, 2 speakers, at 0, 5 and 10 dB": mixed(), "VoiceBank-DEMAND p287, six pairs": real_pairs()}
+    jobs = [(where, name) for where in sets for name in systems]
+    rows: dict[str, dict[str, Any]] = {where: {} for where in sets}
+    with progress("measuring") as report:
+        for done, (where, name) in enumerate(jobs):
+            report(done, len(jobs))
+            rows[where][name] = judged(sets[where], systems[name])
+    # Clean speech should come out as it went in.
+    clean = [Case(case.clean, case.clean) for case in real_pairs()]
+    rows["VoiceBank-DEMAND p287, clean to begin with"] = {
+        name: judged(clean, systems[name]) for name in systems if name != "noisy"
+    }
+    return {
+        "what": "people and noises that were not trained on; means over files",
+        **rows,
+        "real_time_factor": {name: round(real_time(system), 2) for name, system in systems.items() if name != "noisy"},
+    }
+
+
+def sampled(model: Enhancer, sampling: Sampling, noisy: Tensor, number: int) -> Tensor:
+    return enhance(noisy, model, sampling, number)
+
+
+def real_time(system: Callable[[Tensor, int], Tensor]) -> float:
+    """Seconds of this thread for a second of sound."""
+    noisy = real_pairs()[2].noisy
+    system(noisy, 0)
+    start = time.thread_time()
+    system(noisy, 0)
+    return (time.thread_time() - start) / (len(noisy) / RATE)
+
+
+def card(model: Enhancer, arguments: argparse.Namespace) -> dict[str, Any]:
+    said = [f"speech made for this by flite's voices {', '.join(FLITE)} (CMU's permissive licence)"]
+    return {
+        "name": "enhancer",
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": f"python packages/audio/examples/train_shipped_enhancer.py OUT --steps {arguments.steps} "
+        f"--first-steps {arguments.first_steps} --batch {arguments.batch} --lr {arguments.lr:g} "
+        f"--precision {arguments.precision} --seed {arguments.seed}",
+        "device": device_name(arguments.device),
+        "trained_on": [
+            "Free Spoken Digit Dataset, takes 5 to 49, at four speeds (CC BY-SA 4.0)",
+            "Erithacus voicebank, by Erithacus, at three speeds (CC BY 4.0)",
+            *(said if shutil.which("flite") else []),
+            "noises: two recordings of pyroomacoustics' examples (MIT), babble of the same voices, and made ones",
+        ],
+        "licence": "CC BY-SA 4.0",
+        "method": model.config.method,
+        "rate": RATE,
+        "spectrum": asdict(model.config.spectrum),
+        "parameters": sum(weight.numel() for weight in model.network.parameters()),
+        "metrics": measured(model),
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=1000, help="of both networks together")
+    parser.add_argument("--first-steps", type=int, default=2800, help="of the predictive network alone, before")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--precision", choices=("no", "bf16"), default="no")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
+    parser.add_argument("--score", action="store_true", help="do not train: measure OUT/model and write its card")
+    parser.add_argument("--install", action="store_true", help="put the model where the package ships it")
+    arguments = parser.parse_args()
+    if arguments.score:
+        model = Enhancer.load(arguments.out / "model")
+    else:
+        settings = recipe(
+            arguments.out,
+            steps=arguments.steps,
+            batch=arguments.batch,
+            lr=arguments.lr,
+            seed=arguments.seed,
+            precision=arguments.precision,
+            device=arguments.device,
+        )
+        model = fit(CONFIG, pairs(False), settings, first_steps=arguments.first_steps, valid=pairs(True))
+    with atomic_path(arguments.out / "model" / "card.json") as part:
+        write_json(part, card(model, arguments))
+    print(f"wrote {arguments.out / 'model'}")
+    if arguments.install:
+        with atomic_path(SHIPPED) as part:
+            shutil.copytree(arguments.out / "model", part)
+        print(f"installed it as {SHIPPED}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(str(error)) from None
