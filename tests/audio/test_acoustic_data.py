@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from degauss.audio import acoustic_data
 from degauss.audio.acoustic import AcousticConfig
 from degauss.audio.acoustic_data import Batches, Corpus, collate, read_corpus
 from degauss.audio.frontend import midi_of
+from degauss.audio.pitch import f0_harvest
+from degauss.audio.score import write_ds
 from degauss.audio.spectra import MelConfig, log_mel
 from degauss.audio.synthetic_corpus import write_sung_vowels
 from degauss.audio.transcription import read_transcriptions, write_transcriptions
@@ -43,6 +46,15 @@ def corpus(source: Path) -> Corpus:
 
 def config(corpus: Corpus) -> AcousticConfig:
     return AcousticConfig(corpus.phones, corpus.voices, MEL, hidden=16, blocks=1, channels=8, layers=2)
+
+
+def pitched(folder: Path) -> Path:
+    """Speech of the same sounds: the table without its notes."""
+    path = folder / "transcriptions.csv"
+    plain = {"notes": (), "note_durations": (), "slurs": (), "phones_per_word": ()}
+    entries = [entry._replace(segment=replace(entry.segment, **plain)) for entry in read_transcriptions(path)]
+    write_transcriptions(path, entries)
+    return folder
 
 
 # --- reading ---
@@ -78,12 +90,12 @@ def test_what_is_known_of_all(corpus):
     assert float(statistics.voice_pitch[1] - statistics.voice_pitch[0]) > 3
 
 
-def test_speech_has_ranges_of_its_pitch(corpus):
-    spoken = Corpus(
-        tuple(replace(item, melody=torch.zeros_like(item.melody)) for item in corpus.items), MEL, corpus.digest
-    )
+def test_speech_has_ranges_of_its_pitch(folder, corpus):
+    """Those of what is found in the sound, but for its outliers."""
+    spoken = read_corpus(pitched(folder), MEL)
     assert not spoken.sings
-    assert abs(spoken.ranges()["ann"].low - corpus.ranges()["ann"].low) < 1
+    for end in ("low", "high"):
+        assert abs(getattr(spoken.ranges()["ann"], end) - getattr(corpus.ranges()["ann"], end)) < 1
 
 
 def test_features_are_computed_once(folder, monkeypatch):
@@ -138,6 +150,61 @@ def test_what_cannot_be_read(folder, tmp_path):
     path.write_text(whole)
     (folder / "wavs" / "u2.wav").unlink()
     with pytest.raises(InputError, match=r"u2.wav: no such file, but .*transcriptions.csv has a line for it"):
+        read_corpus(folder, MEL)
+
+
+def test_speech_and_singing_have_estimators_of_their_own(folder, monkeypatch):
+    """DIO for speech, Harvest for what has notes; neither finds the other's features."""
+    asked: list[str] = []
+
+    def estimator(name: str):
+        def estimate(x: Tensor, rate: int, hop: int, **_: float) -> Tensor:
+            asked.append(name)
+            return torch.full((1 + len(x) // hop,), 100.0)
+
+        return estimate
+
+    monkeypatch.setattr(acoustic_data, "estimate_f0", estimator("dio"))
+    monkeypatch.setattr(acoustic_data, "f0_harvest", estimator("harvest"))
+    shutil.rmtree(folder / "ds")
+    read_corpus(folder, MEL)
+    assert asked == ["harvest"] * 5
+    read_corpus(pitched(folder), MEL)
+    assert asked[5:] == ["dio"] * 5
+
+
+def test_f0_of_singing_is_that_of_its_score(folder, corpus, monkeypatch):
+    """With zeros it is taken as it is; without, what is voiced is Harvest's to say. A changed score is seen."""
+    entry = read_transcriptions(folder / "transcriptions.csv")[0]
+    count = round(entry.segment.duration / 0.005) + 1
+    curve = [220.0 + 0.5 * k for k in range(count)]
+    frames = torch.arange(corpus.items[0].mel.shape[1]) * MEL.hop / MEL.rate
+    line = 220 + 100 * frames
+
+    def told(values: list[float]) -> Tensor:
+        write_ds(folder / "ds" / "u0.ds", [replace(entry.segment, f0=tuple(values), f0_step=0.005)])
+        return read_corpus(folder, MEL).items[0].f0
+
+    voiced = f0_harvest(mono(read(folder / "wavs" / "u0.wav")), MEL.rate, MEL.hop, low=50.0) > 0
+    assert 0 < int(voiced.sum()) < len(voiced)
+    found = told(curve)
+    assert torch.equal(found > 0, voiced)
+    torch.testing.assert_close(found[voiced], line[voiced], rtol=1e-4, atol=0)
+    monkeypatch.setattr(acoustic_data, "f0_harvest", None)  # not needed
+    found = told([0.0] * 40 + curve[40:])
+    inside = frames > 0.2
+    torch.testing.assert_close(found[inside], line[inside], rtol=1e-4, atol=0)
+    assert not bool(found[frames < 0.19].any())
+
+
+def test_scores_that_do_not_fit_their_recording(folder):
+    entry = read_transcriptions(folder / "transcriptions.csv")[0]
+    segment = replace(entry.segment, f0=(200.0,) * 20, f0_step=0.005)
+    write_ds(folder / "ds" / "u0.ds", [segment])
+    with pytest.raises(InputError, match=r"u0\.ds: has f0 for 0\.100 s, but the phones last"):
+        read_corpus(folder, MEL)
+    write_ds(folder / "ds" / "u0.ds", [segment, segment])
+    with pytest.raises(InputError, match=r"u0\.ds: holds 2 segments"):
         read_corpus(folder, MEL)
 
 

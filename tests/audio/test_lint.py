@@ -49,7 +49,15 @@ def test_a_good_segment_has_no_fault():
         ({"durations": (0.3, 0.1, NAN, 0.2)}, "segment 1, ph_dur place 3: is nan; expected seconds"),
         ({"note_durations": (0.4, 0.5, 0.2)}, "segment 1, note_dur: 3 durations for 4 notes"),
         ({"note_durations": (0.4, 0.5, float("inf"), 0.2)}, "segment 1, note_dur place 3: is inf"),
-        ({"note_durations": (0.4, 0.5, 0.7, 0.2)}, "note_dur: the notes last 1.800 s, but the phones 1.600 s"),
+        (
+            {"note_durations": (0.4, 0.5, 0.7, 0.2)},
+            "note_dur place 2 (at 2.40 s): the notes last 1.800 s, but the phones 1.600 s; "
+            "here the note lasts 1.200 s, but its phones 1.000 s",
+        ),
+        (
+            {"note_durations": (0.4, 0.5, 0.7, 0.2), "phones_per_word": ()},
+            "note_dur: the notes last 1.800 s, but the phones 1.600 s",
+        ),
         ({"slurs": (0, 0, 1)}, "segment 1, note_slur: 3 slurs for 4 notes"),
         ({"slurs": (1, 0, 0, 0)}, "note_slur place 1 (at 2.00 s): the first note is a slur"),
         ({"slurs": (0, 1, 0, 0)}, "note_slur place 2 (at 2.40 s): a slur on a rest or after one"),

@@ -14,6 +14,7 @@ from degauss.bio.alphabets import DNA
 from degauss.bio.metrics import (
     auroc,
     band,
+    constraints_met,
     copied,
     dinucleotide_entropy,
     kmer_correlation,
@@ -77,7 +78,7 @@ def test_auroc_and_spearman_are_those_of_scikit_learn_and_scipy():
     labels = generator.random(500) < 0.3 + 0.1 * scores
     assert auroc(torch.tensor(scores), torch.tensor(labels)) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     other = np.round(scores + generator.normal(size=500))
-    wanted = spearmanr(scores, other).statistic
+    wanted = spearmanr(scores, other)[0]
     assert spearman(torch.tensor(scores), torch.tensor(other)) == pytest.approx(wanted, abs=1e-12)
 
 
@@ -144,6 +145,15 @@ def test_complexity_by_hand():
 
 def test_unique_share():
     assert unique_share(DNA.encode(["ACG", "ACG", "TTT", "ACG"])) == 0.5
+
+
+def test_a_constraint_is_met_where_nothing_violates_it():
+    from degauss.bio.constraints import parse_constraints
+
+    sequences = ["ACGTACGTAC", "ACGAATTCAC", "AAAAAACGTC", "GAATTCAAAA"]
+    constraints = parse_constraints(forbid=["GAATTC"], max_homopolymer=5)
+    assert constraints_met(sequences, constraints).tolist() == [True, False, False, False]
+    assert constraints_met(sequences, parse_constraints()).all()
 
 
 # --- novelty ------------------------------------------------------------------------------------------------

@@ -198,6 +198,7 @@ def test_meme_is_read_to_the_digit_where_biopython_rounds_to_sites(collection):
 
     with collection.open() as file:
         rounded = motifs.parse(file, "minimal")[0]
+    assert rounded is not None
     assert rounded.counts is not None
     assert rounded.counts["A"][0] == 1, "the reason for a reader of our own: .6 of one site is one site"
 

@@ -118,7 +118,9 @@ def test_values_are_standardised_and_come_back_in_their_units(tmp_path):
     tokens = planted(600, 0).tokens
     values = 100 + 30 * ((tokens == 1) | (tokens == 2)).double().mean(1, keepdim=True)
     examples = Examples(tokens, values)
-    config = PredictorConfig(("gc",), LENGTH, "values", channels=8, kernel=1, blocks=0, mean=(0,), spread=(1,))
+    config = PredictorConfig(
+        ("gc",), LENGTH, "values", channels=16, kernel=5, blocks=0, dropout=0, mean=(0,), spread=(1,)
+    )
     found = scaled(config, examples)
     assert found.mean[0] == pytest.approx(float(values.mean()))
     assert float(losses(found, torch.zeros(600, 1), values).mean()) == pytest.approx(1, abs=1e-5)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -197,15 +198,18 @@ def understood(model: AcousticModel) -> dict[str, Any]:
         chosen = [row for row in strings if (row[0] in FLITE) == flite]
         if not chosen:
             continue
+        begin = time.process_time()
         made = [
             render(model, from_text(text), vocoder, voice=voice, sample=number).wave
             for number, (voice, _, text) in enumerate(chosen)
         ]
+        seconds = time.process_time() - begin
         truth = [text for _, _, text in chosen]
         rows[title] = {
             "strings": len(chosen),
             "recorded": round(digit_accuracy([wave for _, wave, _ in chosen], truth), 3),
             "synthesised": round(digit_accuracy(made, truth), 3),
+            "cpu_seconds_for_one_second": round(seconds / sum(wave.duration for wave in made), 3),
         }
     return {"what": "share of digits recognised in held-out strings", **rows}
 

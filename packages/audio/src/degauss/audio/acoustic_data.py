@@ -2,8 +2,11 @@ r"""A prepared folder of recordings as what an acoustic model trains on.
 
     FOLDER/transcriptions.csv    name, ph_seq, ph_dur [, ph_num, note_seq, note_dur, note_slur] [, voice]
     FOLDER/wavs/NAME.wav         any rate; resampled to the model's
+    FOLDER/ds/NAME.ds            may be missing; the f0 of what is sung is taken from it
 
 Sequences are separated by spaces, durations are seconds; a table without notes is speech, one without voices has one.
+f0 of speech is DIO's. Singing is voiced for longer and leaps, where DIO loses frames: its f0 is that of its .ds file
+where there is one, and else Harvest's, which also says what is voiced where a .ds file has no zeros, as most have none.
 Log-mels and f0 are computed once and kept as FOLDER/features/KEY.safetensors, KEY a hash of the sound and of how they
 are computed, so that a changed recording or setting is never met with old features.
 """
@@ -27,6 +30,8 @@ from degauss.audio.acoustic import AcousticConfig, Range, Statistics
 from degauss.audio.frontend import Batch, midi_of
 from degauss.audio.lint import check
 from degauss.audio.pitch import f0 as estimate_f0
+from degauss.audio.pitch import f0_harvest
+from degauss.audio.score import Segment, read_ds
 from degauss.audio.spectra import MelConfig, log_mel
 from degauss.audio.transcription import Entry, read_transcriptions
 from degauss.audio.waves import mono, read, resample
@@ -35,7 +40,7 @@ from degauss.core.errors import InputError
 from degauss.core.files import atomic_path
 from degauss.core.train import Shuffle
 
-TABLE, WAVES, FEATURES = "transcriptions.csv", "wavs", "features"
+TABLE, WAVES, SCORES, FEATURES = "transcriptions.csv", "wavs", "ds", "features"
 
 # f0 is looked for between these, in Hz; part of the hash of the features.
 _LOW, _HIGH = 50.0, 1000.0
@@ -159,8 +164,9 @@ def _item(folder: Path, entry: Entry, mel: MelConfig) -> tuple[Item, str]:
     path = folder / WAVES / f"{entry.name}.wav"
     if not path.is_file():
         raise InputError(f"{path}: no such file, but {folder / TABLE} has a line for it.")
-    key = _key(path, mel)
-    features = _features(path, folder / FEATURES / f"{key}.safetensors", mel)
+    source = _source(folder, entry)
+    key = _key(path, mel, source)
+    features = _features(path, folder / FEATURES / f"{key}.safetensors", mel, source)
     segment, frames = entry.segment, features["mel"].shape[1]
     seconds, expected = math.fsum(segment.durations), (frames - 1) / framing.frames_per_second(mel)
     if abs(seconds - expected) > framing.TOLERANCE:
@@ -179,18 +185,58 @@ def _item(folder: Path, entry: Entry, mel: MelConfig) -> tuple[Item, str]:
     return item, key
 
 
-def _key(path: Path, mel: MelConfig) -> str:
+@dataclass(frozen=True)
+class _Sung:
+    """Where the f0 of a recording of singing is from: ``written`` in a .ds file, unless that is empty."""
+
+    written: Segment | None
+
+    @property
+    def name(self) -> list[object]:
+        """What goes into the hash."""
+        return ["harvest"] if self.written is None else ["harvest", self.written.f0_step, *self.written.f0]
+
+    def f0(self, x: Tensor, mel: MelConfig) -> Tensor:
+        written = self.written
+        if written is not None and min(written.f0) == 0:
+            return framing.f0_on_frames(written, mel, 1 + len(x) // mel.hop)
+        found = f0_harvest(x, mel.rate, mel.hop, low=_LOW, high=_HIGH)
+        return found if written is None else framing.f0_on_frames(written, mel, len(found)) * (found > 0)
+
+
+def _source(folder: Path, entry: Entry) -> _Sung | None:
+    """None for speech. `InputError` for a .ds file that is not of one segment, as long as the recording's phones."""
+    if not entry.segment.notes:
+        return None
+    path = folder / SCORES / f"{entry.name}.ds"
+    if not path.is_file():
+        return _Sung(None)
+    score = read_ds(path)
+    if len(score) != 1:
+        raise InputError(f"{path}: holds {len(score)} segments; expected one, which is the whole recording.")
+    if not score[0].f0:
+        return _Sung(None)
+    seconds, expected = len(score[0].f0) * score[0].f0_step, entry.segment.duration
+    if seconds < expected - framing.TOLERANCE:
+        raise InputError(
+            f"{path}: has f0 for {seconds:.3f} s, but the phones last {expected:.3f} s; expected the same."
+        )
+    return _Sung(score[0])
+
+
+def _key(path: Path, mel: MelConfig, source: _Sung | None) -> str:
     """The hash of a sound file and of how its features are computed."""
-    how = json.dumps([asdict(mel), _LOW, _HIGH], sort_keys=True)
+    how = json.dumps([asdict(mel), _LOW, _HIGH, *([] if source is None else source.name)], sort_keys=True)
     return hashlib.sha256(how.encode() + b"\0" + path.read_bytes()).hexdigest()[:32]
 
 
-def _features(path: Path, kept: Path, mel: MelConfig) -> dict[str, Tensor]:
+def _features(path: Path, kept: Path, mel: MelConfig, source: _Sung | None) -> dict[str, Tensor]:
     """``mel [mels, n]`` and ``f0 [n]`` of a recording, from ``kept`` if it is there."""
     if kept.is_file():
         return read_tensors(kept)
     x = mono(resample(read(path), mel.rate))
-    found = {"mel": log_mel(x, mel), "f0": estimate_f0(x, mel.rate, mel.hop, low=_LOW, high=_HIGH)}
+    f0 = estimate_f0(x, mel.rate, mel.hop, low=_LOW, high=_HIGH) if source is None else source.f0(x, mel)
+    found = {"mel": log_mel(x, mel), "f0": f0}
     with atomic_path(kept) as part:
         write_tensors(part, found)
     return found

@@ -150,7 +150,11 @@ def _lengths(place: _Place, limits: Limits) -> Iterator[Fault]:
     if place.phone_times is not None and place.note_times is not None and segment.durations and segment.notes:
         phones, notes = math.fsum(segment.durations), math.fsum(segment.note_durations)
         if not _agree(phones, notes):
-            yield place.fault("note_dur", f"the notes last {notes:.3f} s, but the phones {phones:.3f} s")
+            said, at = f"the notes last {notes:.3f} s, but the phones {phones:.3f} s", None
+            if apart := _most_apart(segment):
+                at, note, under = apart
+                said += f"; here the note lasts {note:.3f} s, but its phones {under:.3f} s"
+            yield place.fault("note_dur", said, at, place.note_times)
     for i, hz in enumerate(segment.f0):
         if not (math.isfinite(hz) and hz >= 0):
             yield place.fault("f0_seq", f"is {hz}; expected Hz, 0 or more", i)
@@ -161,6 +165,20 @@ def _lengths(place: _Place, limits: Limits) -> Iterator[Fault]:
         seconds = len(segment.f0) * segment.f0_step
         if not _agree(seconds, segment.duration):
             yield place.fault("f0_seq", f"lasts {seconds:.3f} s, but the segment {segment.duration:.3f} s")
+
+
+def _most_apart(segment: Segment) -> tuple[int, float, float] | None:
+    """The note that differs most from its phones, and how long both last; None where phones are not grouped by note."""
+    slurs = segment.slurs or (0,) * len(segment.notes)
+    heads = [i for i, slur in enumerate(slurs) if not slur]
+    sizes = segment.phones_per_word
+    if not sizes or len(sizes) != len(heads) or sum(sizes) != len(segment.phones) or len(slurs) != len(segment.notes):
+        return None
+    found: list[tuple[int, float, float]] = []
+    for head, end, last, size in zip(heads, [*heads[1:], len(slurs)], accumulate(sizes), sizes, strict=True):
+        note, phones = segment.note_durations[head:end], segment.durations[last - size : last]
+        found.append((head, math.fsum(note), math.fsum(phones)))
+    return max(found, key=lambda row: abs(row[1] - row[2]))
 
 
 def _curves(place: _Place, limits: Limits) -> Iterator[Fault]:

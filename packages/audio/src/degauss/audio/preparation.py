@@ -35,7 +35,7 @@ from degauss.audio import japanese as ja
 from degauss.audio.alignment import RATE, Aligned, Interval, align_words
 from degauss.audio.phones import PAUSE, SILENCES, VOWELS, Pronounce, from_flite, read_text, refuse
 from degauss.audio.pitch import f0 as estimate_f0
-from degauss.audio.pitch import hz_to_midi, interpolated_log_f0
+from degauss.audio.pitch import f0_harvest, hz_to_midi, interpolated_log_f0
 from degauss.audio.score import Segment, note_name, write_ds
 from degauss.audio.transcription import (
     Entry,
@@ -364,7 +364,8 @@ def prepare_one(recording: Recording, settings: Settings) -> Prepared:
         raise InputError(f"{recording.name}: holds nothing but pauses; expected phones.")
     wave = resample(Wave(mono(wave)[None], wave.rate), settings.rate)
     hop = max(round(settings.rate * _STEP), 1)
-    pitch = estimate_f0(wave.samples[0], settings.rate, hop, low=settings.low, high=settings.high)
+    estimate = f0_harvest if settings.kind == "singing" else estimate_f0
+    pitch = estimate(wave.samples[0], settings.rate, hop, low=settings.low, high=settings.high)
     segment = _segment(words, pitch, hop / settings.rate)
     if settings.kind == "singing":
         segment = with_notes(segment, pitch, hop / settings.rate, recording.name)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from degauss.core.errors import InputError
+from degauss.core.errors import InputError, check_option
 from degauss.core.jump import FREE
 
 _NONE = -2
@@ -99,6 +99,12 @@ def _named(number: int, names: Sequence[str]) -> str:
 
 DNA = Alphabet("DNA", "ACGT", "N")
 PROTEIN = Alphabet("protein", "ACDEFGHIKLMNPQRSTVWY", "X")
+
+
+def alphabet_of(name: str) -> Alphabet:
+    """The alphabet of a name that a file or a user says; `InputError` if there is none."""
+    known = {alphabet.name: alphabet for alphabet in (DNA, PROTEIN)}
+    return known[check_option("alphabet", name, known)]
 
 
 def complement(tokens: Tensor) -> Tensor:

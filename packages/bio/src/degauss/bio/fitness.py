@@ -22,8 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from degauss.bio.alphabets import Alphabet
-from degauss.bio.kmers import alphabet_of
+from degauss.bio.alphabets import Alphabet, alphabet_of
 from degauss.bio.metrics import spearman
 from degauss.bio.motifs import one_hot
 from degauss.bio.predictor_training import Examples, Shuffled

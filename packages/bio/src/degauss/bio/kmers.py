@@ -25,19 +25,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from degauss.bio.alphabets import DNA, PROTEIN, Alphabet, reverse_complement
+from degauss.bio.alphabets import DNA, Alphabet, alphabet_of, reverse_complement
 from degauss.core import fields
 from degauss.core.checkpoint import load_model, save_model
-from degauss.core.errors import InputError, check_option, check_range
+from degauss.core.errors import InputError, check_range
 
 KIND = "degauss.bio/kmers"
 MOST_WORDS = 1 << 20
 """The largest number of words that have a weight each: k = 10 for DNA, 4 for proteins."""
-
-
-def alphabet_of(name: str) -> Alphabet:
-    """The alphabet of a name that a file says; `InputError` if there is none."""
-    return {"DNA": DNA, "protein": PROTEIN}[check_option("alphabet", name, ("DNA", "protein"))]
 
 
 def words(tokens: Tensor, k: int, vocabulary: int = 4) -> Tensor:

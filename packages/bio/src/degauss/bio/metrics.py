@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from degauss.bio.kmers import words
 from degauss.bio.motifs import HIT, Motif, hits, one_hot
+
+if TYPE_CHECKING:
+    from degauss.bio.constraints import Constraints
 
 # --- scores -------------------------------------------------------------------------------------------------
 
@@ -150,6 +153,14 @@ def _pairs(tokens: Tensor, vocabulary: int) -> Tensor:
     pairs = words(tokens, 2, vocabulary)
     counts = torch.zeros(len(tokens), vocabulary**2, dtype=torch.float64)
     return counts.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=torch.float64)) / pairs.shape[1]
+
+
+# --- constraints --------------------------------------------------------------------------------------------
+
+
+def constraints_met(sequences: Sequence[str], constraints: Constraints) -> Tensor:
+    """Whether each sequence violates none of the constraints, bool ``[n]``; its mean is the share that holds."""
+    return torch.tensor([not constraints.violations(sequence) for sequence in sequences], dtype=torch.bool)
 
 
 # --- novelty ------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from degauss.bio.alphabets import DNA, PROTEIN, Alphabet
+from degauss.bio.alphabets import Alphabet, alphabet_of
 from degauss.bio.nets import ConvNetConfig, NetConfig, TransformerConfig
 from degauss.core.checkpoint import WEIGHTS, load_model, load_weights, save_model
 from degauss.core.denoiser import Denoiser
@@ -34,7 +34,6 @@ KIND = "degauss.bio/sequences"
 SHIPPED = Path(__file__).parent / "weights"
 """Where the models lie that ship with the package, each in a folder of its name."""
 
-ALPHABETS = {alphabet.name: alphabet for alphabet in (DNA, PROTEIN)}
 NETS: dict[str, type[ConvNetConfig] | type[TransformerConfig]] = {
     "conv": ConvNetConfig,
     "transformer": TransformerConfig,
@@ -89,7 +88,9 @@ class SequenceModel:
             kind = NETS[net.pop("kind")]
             # JSON has lists where a configuration has tuples.
             net = {name: _frozen(value) for name, value in net.items()}
-            config = ModelConfig(ALPHABETS[values["alphabet"]], values["length"], kind(**net), tuple(values["labels"]))
+            config = ModelConfig(
+                alphabet_of(values["alphabet"]), values["length"], kind(**net), tuple(values["labels"])
+            )
             model = cls.new(config)
         except (TypeError, KeyError, ValueError) as error:
             raise InputError(f"{path}: the configuration is not that of a sequence model ({error!r}).") from None
@@ -184,7 +185,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     path = settled(name)
     if path.is_dir():
         return path
-    known = f"those that ship are {', '.join(shipped)}" if shipped else "no model ships with this package yet"
+    known = f"those that ship are {', '.join(shipped)}" if shipped else "none ships; 'train' makes one"
     raise InputError(
         f"there is no model {str(name)!r}{near_miss(str(name), shipped)}: expected the folder of one; {known}."
     )

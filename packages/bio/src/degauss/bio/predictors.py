@@ -24,8 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from degauss.bio.alphabets import Alphabet
-from degauss.bio.kmers import alphabet_of
+from degauss.bio.alphabets import Alphabet, alphabet_of
 from degauss.core.checkpoint import load_model, load_weights, save_model
 from degauss.core.errors import InputError, check_option, check_range
 

@@ -29,8 +29,8 @@ class Design:
     independent check of the constraints found.
 
     Constraints hold in every design, whatever the method: sampling itself is constrained. Positions count from 1.
-    Motifs are IUPAC letters or names of restriction enzymes, on either strand of DNA unless :+ or :- follows. Several are
-    given one after the other (--forbid BsaI --forbid EcoRI) or with commas.
+    Motifs are IUPAC letters or names of restriction enzymes, on either strand of DNA unless :+ or :- follows. Several
+    are given one after the other (--forbid BsaI --forbid EcoRI) or with commas.
 
     Methods, for any reward: smc (particles that are resampled; of every group all different ones are designs), svdd
     (the best of several proposals, step by step), best-of-n. For rewards with gradients: cg (classifier guidance) and
@@ -41,8 +41,8 @@ class Design:
     model: str = "dna"
     """A model that ships with the package, by its name, or the folder of one that 'train' or 'finetune' wrote."""
     rewards: Annotated[UseAppendAction[tuple[str, ...]], arg(name="reward")]
-    """Given once or more, and summed: NAME[:ARGUMENTS] or WEIGHT*NAME[:ARGUMENTS], such as activity:FOLDER,cell=HepG2, 2*gc:.4-.6
-    or motif:TGASTCA,how=count."""
+    """Given once or more, and summed: NAME[:ARGUMENTS] or WEIGHT*NAME[:ARGUMENTS], such as activity:FOLDER,cell=HepG2,
+    2*gc:.4-.6 or motif:TGASTCA,how=count."""
     held_out: str | None = None
     """A reward that is not optimised, and tells whether the others were gamed."""
     natural: Path | None = None

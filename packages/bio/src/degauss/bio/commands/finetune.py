@@ -29,7 +29,8 @@ class Finetune:
     model: str = "dna"
     """A model that ships with the package, by its name, or the folder of one that 'train' wrote."""
     rewards: Annotated[UseAppendAction[tuple[str, ...]], arg(name="reward")]
-    """Given once or more, and summed: NAME[:ARGUMENTS] or WEIGHT*NAME[:ARGUMENTS], such as activity:FOLDER,cell=HepG2."""
+    """Given once or more, and summed: NAME[:ARGUMENTS] or WEIGHT*NAME[:ARGUMENTS], such as
+    activity:FOLDER,cell=HepG2."""
     method: Literal["drakes", "path", "weighted"] = "drakes"
     """drakes: gradients of the reward, for rewards that have them. path: score functions. weighted: maximum
     likelihood on samples weighted by exp(reward / alpha)."""

@@ -60,6 +60,6 @@ class Score:
         print(f"wrote {self.out}: {len(rows)} sequences, {flagged} with a flag")
 
     def _named(self) -> Alphabet:
-        from degauss.bio.kmers import alphabet_of
+        from degauss.bio.alphabets import alphabet_of
 
         return alphabet_of(self.alphabet)

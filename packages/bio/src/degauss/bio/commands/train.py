@@ -56,7 +56,8 @@ class Train:
     """The accelerator if there is one, or the CPU."""
 
     def run(self) -> None:
-        from degauss.bio.model import ALPHABETS, ModelConfig
+        from degauss.bio.alphabets import alphabet_of
+        from degauss.bio.model import ModelConfig
         from degauss.bio.sequences import read_sequences, tokens_of
         from degauss.bio.training import (
             Batch,
@@ -76,10 +77,10 @@ class Train:
         if self.both_strands and self.alphabet != "DNA":
             raise InputError("both_strands is for DNA, but the alphabet is 'protein'.")
         records = read_sequences(self.sequences)
-        tokens = tokens_of(self.sequences, records, ALPHABETS[self.alphabet])
+        tokens = tokens_of(self.sequences, records, alphabet_of(self.alphabet))
         names, labels = classes_of(self.sequences, records, self.label)
         net = net_of(self.net, tokens.shape[1], self.width, self.depth, self.dropout)
-        config = ModelConfig(ALPHABETS[self.alphabet], tokens.shape[1], net, names)
+        config = ModelConfig(alphabet_of(self.alphabet), tokens.shape[1], net, names)
         MaskedLoss(config, self.dropped_labels)
         out = held_out([record.sequence for record in records], self.held_out, self.seed)
         settings = recipe(

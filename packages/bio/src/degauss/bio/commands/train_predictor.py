@@ -58,7 +58,7 @@ class TrainPredictor:
     """The accelerator if there is one, or the CPU."""
 
     def run(self) -> None:
-        from degauss.bio.kmers import alphabet_of
+        from degauss.bio.alphabets import alphabet_of
         from degauss.bio.labelled import labelled
         from degauss.bio.sequences import read_sequences
         from degauss.core.cli import write_resolved_config
