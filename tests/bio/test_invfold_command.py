@@ -82,7 +82,7 @@ def test_the_file_is_in_the_form_of_proteinmpnn_ranked_and_without_duplicates(fo
 
 
 def test_beside_it_lies_what_the_designs_depend_on(fold: Callable[..., list], weights: Path) -> None:
-    found = fold("--n", "3", "--chains", "A", "--fix", "A:2-3", "--omit", "c")
+    found = fold("--n", "3", "--chain", "A", "--fix", "A:2-3", "--omit", "c")
     about = json.loads(Path("designs.json").read_text())
     assert about["settings"]["seed"] == 0
     assert about["settings"]["steps"] == 2  # a quarter of eight residues
@@ -96,7 +96,7 @@ def test_beside_it_lies_what_the_designs_depend_on(fold: Callable[..., list], we
 
 
 def test_what_is_fixed_is_kept_and_what_is_omitted_is_left_out(fold: Callable[..., list]) -> None:
-    found = fold("--n", "10", "--fix", "A:1-3,7", "B:14", "--omit", "LK")
+    found = fold("--n", "10", "--fix", "A:1-3,7", "--fix", "B:14", "--omit", "LK")
     for _, sequence in found[1:]:
         a, b = sequence.split("/")
         assert (a[:3], a[6], b[9]) == ("ACD", "H", "Y")
@@ -105,7 +105,7 @@ def test_what_is_fixed_is_kept_and_what_is_omitted_is_left_out(fold: Callable[..
 
 
 def test_other_chains_are_kept_and_seen(fold: Callable[..., list], invoke: Invoke, model: Path, weights: Path) -> None:
-    found = fold("--chains", "B", "--n", "4")
+    found = fold("--chain", "B", "--n", "4")
     head = HEAD.fullmatch(found[0][0])
     assert head is not None
     assert head.group(4, 5) == ("['A']", "['B']")
@@ -116,7 +116,7 @@ def test_other_chains_are_kept_and_seen(fold: Callable[..., list], invoke: Invok
         for line in text.splitlines(True)
     )
     model.write_text(changed)
-    assert [sequence for _, sequence in fold("--chains", "B", "--n", "4")] != [sequence for _, sequence in found]
+    assert [sequence for _, sequence in fold("--chain", "B", "--n", "4")] != [sequence for _, sequence in found]
 
 
 def test_tied_chains_get_one_sequence(fold: Callable[..., list]) -> None:
@@ -160,13 +160,13 @@ def test_residues_without_a_backbone_are_kept_and_named(invoke: Invoke, here: Pa
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--chains", "C"], "model has no chain 'C'; its protein chains are A, B."),
+        (["--chain", "C"], "model has no chain 'C'; its protein chains are A, B."),
         (["--fix", "A:11"], "model has no residue 11 in chain A, which goes from 1 to 10 in 10 residues."),
         (["--fix", "A:3-1"], "3 comes after 1 in chain A"),
         (["--fix", "1-3"], "model has no chain '1-3'"),
         (["--fix", "A:1;3"], "names no residues; expected CHAIN:FIRST-LAST,ONE,... such as A:1-10,15."),
-        (["--fix", "A", "B"], "nothing is left to design"),
-        (["--chains", "A", "--fix", "A:1-10"], "nothing is left to design"),
+        (["--fix", "A", "--fix", "B"], "nothing is left to design"),
+        (["--chain", "A", "--fix", "A:1-10"], "nothing is left to design"),
         (["--omit", "Z"], "omit has 'Z', which is none of the amino acids"),
         (["--tie", "A"], "expected two chains or more, such as A,B"),
         (["--tie", "A,C"], "has no chain 'C'"),

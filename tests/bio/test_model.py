@@ -127,7 +127,7 @@ def test_labels():
 def test_models_are_found_by_name_and_by_folder(here, monkeypatch):
     shipped = here / "weights"
     monkeypatch.setattr(models, "SHIPPED", shipped)
-    with pytest.raises(InputError, match="none ships; .train. makes one"):
+    with pytest.raises(InputError, match=r"none ships; 'train' makes one"):
         find_model("dna")
     random_model(4).save(shipped / "dna")
     random_model(5).save("dna")

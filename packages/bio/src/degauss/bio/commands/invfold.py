@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction, arg
 
 from degauss.core.errors import InputError, check_range
 from degauss.core.options import Report, check_file, device_of, progress
@@ -55,11 +55,11 @@ class Invfold:
     """How many sequences to draw; those that come out equal are written once."""
     temperature: float = 0.1
     """Below 1, likely amino acids become likelier."""
-    chains: tuple[str, ...] = ()
-    """Chains to design, all unless given; the others are kept, and seen."""
-    fix: tuple[str, ...] = ()
-    """Residues to keep, as the file numbers them: A:1-10,15 B:52A; a chain by itself keeps all of it."""
-    tie: tuple[str, ...] = ()
+    chains: Annotated[UseAppendAction[tuple[str, ...]], arg(name="chain")] = ()
+    """A chain to design, all unless given; the others are kept, and seen."""
+    fix: UseAppendAction[tuple[str, ...]] = ()
+    """Residues to keep, as the file numbers them: A:1-10,15 or B:52A; a chain by itself keeps all of it."""
+    tie: UseAppendAction[tuple[str, ...]] = ()
     """Chains of a homomer that get one sequence: A,B,C."""
     omit: str = ""
     """Amino acids that no design may have, such as CM."""
