@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from degauss.audio.acoustic import AcousticConfig, AcousticModel, Facts, Range, Statistics
+from degauss.audio.commands import acoustic_options
 from degauss.audio.phones import ARPABET
 from degauss.audio.spectra import MelConfig
 from degauss.audio.waves import read
@@ -156,7 +157,8 @@ def test_lists_that_cannot_be_said(refused, trained, text, message):
     assert message in said
 
 
-def test_a_checkpoint_that_is_none(refused, tmp_path):
+def test_a_checkpoint_that_is_none(refused, monkeypatch):
+    monkeypatch.setattr(acoustic_options, "WEIGHTS", Path("none"))
     assert "name one with --checkpoint" in refused(["speak", "one"])
     assert "is no model" in refused(["speak", "one", "--checkpoint", "nowhere"])
 
@@ -172,6 +174,7 @@ def test_help_without_torch():
     code = """
 import sys
 from degauss.audio.cli import PROGRAM
+from degauss.audio.commands import acoustic_options
 for verb in ("speak", "sing", "train"):
     try:
         PROGRAM.main([verb, "--help"])
