@@ -1,6 +1,6 @@
 r"""Designing sequences: what `degauss-bio design` does, a method at a time.
 
-    found = search(model, parse_rewards(["motif:GATAA,how=count"]), Settings("smc", n=16), lattice)
+    found = search(model, parse_rewards(["motif:WGATAR,how=occupancy"]), Settings("smc", n=16), lattice)
     found.designs[0].tokens                                      # [length], the best of 16 different ones
 
 A method of ``degauss.core.reward`` draws rows, alone or in groups of particles, each known by its sample id. Designs

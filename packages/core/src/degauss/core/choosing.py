@@ -101,6 +101,11 @@ SECTIONS = (
         "Discrete data has samplers of its own, in `degauss.core.jump`.",
         told=("mdlm", "radd"),
     ),
+    Section(
+        "Rewards",
+        "Sequences that score high and stay likely, by search at sampling time: `degauss.core.reward`.",
+        told=("discrete_search",),
+    ),
 )
 
 HEAD = """\
