@@ -1,4 +1,1 @@
-"""Degauss for medicine: 3D inverse problems and synthesis.
-
-No method has landed here yet.
-"""
+"""Degauss for medicine: operators of CT and MRI, for the inverse problems of `degauss.core.inverse`."""

@@ -2,12 +2,12 @@ r"""Null-space sampling (DDNM), Wang et al. 2023: what was measured is known, th
 
 Noiseless: the posterior mean's part in the row space of A is replaced by that of y, and nothing else is touched,
 
-    mean' = A^+ y + (I - A^+ A) mean = mean + A^+ (y - A mean)        (range-null space decomposition, section 3.1).
+    mean' = A^+ y + (I - A^+ A) mean = mean + A^+ (y - A mean)        (range-null space decomposition).
 
 ``DDNM`` is that in any solver. Every sample that ends on it satisfies A x = A A^+ y. With A^+ by conjugate gradients no
 singular values are needed; a filtered back-projection, say, in place of A^+ is another method, and fits y less.
 
-Noisy (DDNM+, section 3.3): A^+ y carries noise of size sigma_y into the state, so a step that puts weight a_t on the
+Noisy (DDNM+): A^+ y carries noise of size sigma_y into the state, so a step that puts weight a_t on the
 mean and adds fresh noise sigma_t takes only lambda_t of the correction, and adds only what is missing,
 
     mean' = mean + lambda_t A^+ (y - A mean),   lambda_t = min(1, sigma_t / (a_t sigma_y)),

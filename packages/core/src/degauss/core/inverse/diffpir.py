@@ -4,7 +4,7 @@ In each evaluation the posterior mean is replaced by
 
     mean' = argmin  |y - A x|^2 + rho_t |x - mean|^2,      rho_t = lambda sigma_y^2 / (sigma_t / alpha_t)^2
 
-(the data step, eq. 12), and the next state is noised anew from it with the share ``zeta`` of fresh noise (eq. 14),
+(the data step), and the next state is noised anew from it with the share ``zeta`` of fresh noise,
 
     eps' = (x_t - alpha_t mean') / sigma_t,   x_s = alpha_s mean' + sigma_s (sqrt(1 - zeta) eps' + sqrt(zeta) z).
 

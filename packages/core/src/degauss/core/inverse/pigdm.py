@@ -6,7 +6,7 @@ With p(x0 | x_t) taken for N(x0_hat, r_t^2 I),
     grad log p(y | x_t) = J^T A^T (r_t^2 A A^T + sigma_y^2)^{-1} (y - A x0_hat),
     r_t^2 = sigma^2 / (alpha^2 + sigma^2 / s^2)
 
-(the paper's section 3 with s = 1: r_t^2 = sigma_t^2 / (1 + sigma_t^2) where alpha is 1). By the identity
+(the paper's choice, with s = 1: r_t^2 = sigma_t^2 / (1 + sigma_t^2) where alpha is 1). By the identity
 A^T (A A^T + rho)^{-1} = (A^T A + rho)^{-1} A^T the vector under J^T is d / r_t^2, with d the displacement to the
 event that weighs y against x0_hat by rho_t = sigma_y^2 / r_t^2. So
 
