@@ -116,7 +116,7 @@ def test_a_matrix_acts_on_events_of_any_shape() -> None:
         Matrix(matrix, (5, 2))
 
 
-def test_power_iteration_finds_the_largest_singular_value() -> None:
+def test_the_largest_singular_value_is_found() -> None:
     operator = Matrix(normal(20, 30))
     largest = float(np.linalg.svd(operator.matrix.numpy(), compute_uv=False)[0])
     assert operator.norm == pytest.approx(largest, rel=1e-12)

@@ -21,7 +21,7 @@ from torch import Tensor
 from degauss.core.errors import InputError
 from degauss.core.noise import Noise
 from degauss.medical.geometry import Beam, Grid
-from degauss.medical.joseph import CSR, SystemMatrix, system_matrix
+from degauss.medical.joseph import SystemMatrix, system_matrix
 from degauss.medical.linear import differentiable
 
 WATER = 0.0193
@@ -65,13 +65,10 @@ class Tomography:
         return differentiable(self._back, self._project, y)
 
     def _project(self, x: Tensor) -> Tensor:
-        return self._product(self.matrix.on(x.device)[0], x, self.beam.shape)
+        return by_slabs(self.matrix, x, self.beam.shape, self.slab)
 
     def _back(self, y: Tensor) -> Tensor:
-        return self._product(self.matrix.on(y.device)[1], y, self.grid.shape)
-
-    def _product(self, matrix: CSR, x: Tensor, shape: tuple[int, int]) -> Tensor:
-        return by_slabs(lambda slab: (matrix @ slab.mT.contiguous()).mT, x, shape, self.slab)
+        return by_slabs(self.matrix.adjoint, y, self.grid.shape, self.slab)
 
 
 def by_slabs(f: Callable[[Tensor], Tensor], x: Tensor, shape: tuple[int, int], slab: int) -> Tensor:

@@ -28,9 +28,9 @@ from torch.nn import functional
 from degauss.core.checkpoint import read_tensors, write_tensors
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path
+from degauss.core.inverse import spectral_norm
 from degauss.core.places import cache_root
 from degauss.medical.geometry import Beam, Grid, Vectors
-from degauss.medical.linear import largest_singular_value
 
 _FORMAT = 1
 # Rays times steps that are worked out at once: the temporaries stay in the cache's reach, at about 100 MB.
@@ -71,8 +71,16 @@ class SystemMatrix:
     def __init__(self, forward: CSR, pixels: int, norm: float | None = None) -> None:
         self.forward = forward
         self.transpose = forward.transposed(pixels)
-        self.norm = self._norm(pixels) if norm is None else norm
         self._elsewhere: dict[torch.device, tuple[CSR, CSR]] = {}
+        self.norm = spectral_norm(self, torch.empty(1, pixels)) if norm is None else norm
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """The rays of slices ``[slices, rows * columns]``, ``[slices, views * bins]``."""
+        return (self.on(x.device)[0] @ x.mT.contiguous()).mT
+
+    def adjoint(self, y: Tensor, /) -> Tensor:
+        """The transpose, ``[slices, views * bins]`` -> ``[slices, rows * columns]``."""
+        return (self.on(y.device)[1] @ y.mT.contiguous()).mT
 
     def on(self, device: torch.device) -> tuple[CSR, CSR]:
         """The matrix and its transpose on a device; copies are kept."""
@@ -81,10 +89,6 @@ class SystemMatrix:
         if device not in self._elsewhere:
             self._elsewhere[device] = self.forward.to(device), self.transpose.to(device)
         return self._elsewhere[device]
-
-    def _norm(self, pixels: int) -> float:
-        start = torch.empty(pixels, 1)
-        return largest_singular_value(self.forward.__matmul__, self.transpose.__matmul__, start)
 
 
 @lru_cache(maxsize=4)

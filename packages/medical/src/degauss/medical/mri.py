@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from degauss.core.errors import InputError, check_range
+from degauss.core.inverse import spectral_norm
 from degauss.core.noise import Noise
-from degauss.medical.linear import largest_singular_value
 
 _AXES = (-2, -1)
 
@@ -85,7 +85,7 @@ class CartesianMRI:
             return 1.0
         *slices, _, rows, columns = self.sensitivities.shape
         like = self.sensitivities.real.new_empty(*slices, 2, rows, columns)
-        return largest_singular_value(self, self.adjoint, like)
+        return spectral_norm(self, like[None])
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """k-space ``[..., (coils,) 2, rows, columns]`` of images ``x [..., 2, rows, columns]``, masked."""

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from degauss.core.errors import InputError
-from degauss.medical.linear import differentiable, largest_singular_value
+from degauss.core.inverse import spectral_norm
+from degauss.medical.linear import differentiable
 from degauss.medical.mri import channels, complex_from
 
 GOLDEN = 180 * (math.sqrt(5) - 1) / 2
@@ -71,7 +72,7 @@ class RadialMRI:
 
     @cached_property
     def _norm(self) -> float:
-        return largest_singular_value(self, self.adjoint, torch.empty(2, *self.shape), tolerance=1e-6)
+        return spectral_norm(self, torch.empty(1, 2, *self.shape), tolerance=1e-6)
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Measurements of images ``[..., 2, rows, columns]``."""
