@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,16 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from degauss.audio.acoustic import AcousticConfig, AcousticModel
 from degauss.audio.acoustic_data import Corpus, read_corpus
 from degauss.audio.acoustic_training import Recipe, fit
 from degauss.audio.commands.acoustic_options import WEIGHTS
 from degauss.audio.spectra import MelConfig
 from degauss.audio.vocoders import SHIPPED, Vocoder, open_vocoder
+from degauss.core.doctor import device_name
 from degauss.core.files import atomic_path, write_json
-from degauss.core.options import progress
+from degauss.core.options import device_of, progress
 
 MEL = MelConfig()
 
@@ -110,7 +108,7 @@ def finish(
         "command": f"python packages/audio/examples/train_shipped_{name}.py OUT --steps {arguments.steps} "
         f"--auxiliary-steps {arguments.auxiliary_steps} --batch {arguments.batch} --lr {arguments.lr:g} "
         f"--seed {arguments.seed}",
-        "device": device_name(arguments.device),
+        "device": device_name(device_of(arguments.device)),
         "trained_on": trained_on,
         "licence": licence,
         "mel": asdict(model.config.mel),
@@ -129,10 +127,3 @@ def finish(
         with atomic_path(WEIGHTS / name) as part:
             shutil.copytree(arguments.out / "model", part)
         print(f"installed it as {WEIGHTS / name}")
-
-
-def device_name(device: str) -> str:
-    """What the training ran on."""
-    if device == "auto" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} thread(s) of a CPU, {platform.machine()}"

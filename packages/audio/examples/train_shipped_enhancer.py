@@ -30,7 +30,6 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from _shipping import device_name
 from torch import Tensor
 
 from degauss.audio import datasets, synthetic
@@ -44,10 +43,11 @@ from degauss.audio.rooms import SomeInRooms
 from degauss.audio.spectra import Compressed
 from degauss.audio.speech_metrics import dnsmos, estoi, pesq_wideband
 from degauss.audio.waves import Wave, mono, read, resample
+from degauss.core.doctor import device_name
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path, write_json
 from degauss.core.noise import Noise
-from degauss.core.options import progress
+from degauss.core.options import device_of, progress
 from degauss.core.solvers import solver_of
 from degauss.core.train import Data
 
@@ -256,7 +256,7 @@ def card(model: Enhancer, arguments: argparse.Namespace) -> dict[str, Any]:
         "command": f"python packages/audio/examples/train_shipped_enhancer.py OUT --steps {arguments.steps} "
         f"--first-steps {arguments.first_steps} --batch {arguments.batch} --lr {arguments.lr:g} "
         f"--precision {arguments.precision} --seed {arguments.seed}",
-        "device": device_name(arguments.device),
+        "device": device_name(device_of(arguments.device)),
         "trained_on": [
             "Free Spoken Digit Dataset, takes 5 to 49, at four speeds (CC BY-SA 4.0)",
             "Erithacus voicebank, by Erithacus, at three speeds (CC BY 4.0)",

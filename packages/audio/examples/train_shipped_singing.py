@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ import torch
 from _shipping import MEL, corpora, finish, parser, trained, vocoder_for
 from sing_a_song import SYLLABLES, melody, on_syllables
 
-from degauss.audio import datasets, framing
+from degauss.audio import datasets
 from degauss.audio.acoustic import AcousticModel
-from degauss.audio.acoustic_data import Corpus
 from degauss.audio.lyrics import Note, japanese, sung
 from degauss.audio.metrics import steady_note_errors
 from degauss.audio.pitch import f0_harvest
@@ -103,16 +101,6 @@ def write_songs(folder: Path, numbers: range, bank: Voicebank) -> None:
     print(f"{folder.name}: {len(entries)} phrases, {sum(one.segment.duration for one in entries) / 60:.0f} minutes")
 
 
-def with_exact_pitch(corpus: Corpus, folder: Path) -> Corpus:
-    """The corpus with the f0 that it was sung with in place of an estimate."""
-
-    def exact(name: str, frames: int) -> torch.Tensor:
-        return framing.f0_on_frames(read_ds(folder / "ds" / f"{name}.ds")[0], MEL, frames)
-
-    items = tuple(replace(item, f0=exact(item.name, len(item.f0))) for item in corpus.items)
-    return replace(corpus, items=items)
-
-
 # --- how good the model is ------------------------------------------------------------------------------------
 
 
@@ -173,10 +161,7 @@ def run(arguments: argparse.Namespace) -> None:
         bank = Voicebank.of(datasets.voicebank(), MEL.rate)
         write_songs(arguments.out / "data", range(SONGS), bank)
         write_songs(arguments.out / "held_out", range(SONGS, SONGS + HELD_OUT), bank)
-    corpus, held_out = corpora(arguments.out)
-    corpus = with_exact_pitch(corpus, arguments.out / "data")
-    held_out = with_exact_pitch(held_out, arguments.out / "held_out")
-    model = trained(arguments, corpus, held_out)
+    model = trained(arguments, *corpora(arguments.out))
     sources = ["songs made for this from the Erithacus voicebank, by Erithacus (CC BY 4.0)"]
     finish("singing", arguments, model, sources, "CC BY 4.0, credit Erithacus", in_tune)
 

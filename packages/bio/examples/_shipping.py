@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from degauss.bio.model import SHIPPED, ModelConfig, SequenceModel
 from degauss.bio.training import Batch, Sequences, card_of, fit, recipe
+from degauss.core.doctor import device_name
 from degauss.core.files import atomic_path, write_json
+from degauss.core.options import device_of
 from degauss.core.train import TrainConfig
 
 
@@ -67,7 +66,7 @@ def finish(
         "date": datetime.now(UTC).date().isoformat(),
         "command": f"python packages/bio/examples/train_shipped_{name}.py OUT --steps {arguments.steps} "
         f"--batch {arguments.batch} --lr {arguments.lr:g} --seed {arguments.seed}",
-        "device": device_name(arguments.device),
+        "device": device_name(device_of(arguments.device)),
         **about,
         **{key: found[key] for key in ("sequences", "parameters", "metrics")},
     }
@@ -81,10 +80,3 @@ def finish(
         with atomic_path(SHIPPED / name) as part:
             shutil.copytree(arguments.out / "model", part)
         print(f"installed it as {SHIPPED / name}")
-
-
-def device_name(device: str) -> str:
-    """What the training ran on."""
-    if device == "auto" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} thread(s) of a CPU, {platform.machine()}"
