@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for processes that tests start
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from degauss.core.cli import Program
+from degauss.core.errors import InputError
 
 torch.set_num_threads(1)
 
@@ -75,3 +77,29 @@ def refusal(program: Program, here: Path) -> Callable[[Callable[[], Answer]], st
         return error.removeprefix(f"{program.name}: error: ").strip()
 
     return refused
+
+
+@pytest.fixture
+def refused(
+    invoke: Callable[[Sequence[str | Path]], Answer], refusal: Callable[[Callable[[], Answer]], str]
+) -> Callable[[Sequence[str | Path]], str]:
+    """A command line that must be refused, writing nothing -> its one sentence."""
+    return lambda words: refusal(lambda: invoke(words))
+
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="session")
+def or_skip() -> Callable[[Callable[[], T]], T]:
+    """What a reader of real data reads, or a skip that says where the data was looked for."""
+
+    def read(reader: Callable[[], T]) -> T:
+        try:
+            return reader()
+        except InputError as error:
+            if "DEGAUSS_DATA" in str(error):
+                pytest.skip(str(error))
+            raise
+
+    return read

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from degauss.audio.cli import PROGRAM
 from degauss.audio.datasets import Digit, Syllable
 from degauss.audio.synthetic import VOWELS, glide, vowel
 from degauss.core.cli import Program
-from degauss.core.errors import InputError
 
 
 @pytest.fixture(scope="session")
@@ -33,38 +31,18 @@ def speech(speech_f0: Tensor) -> Tensor:
     return 0.5 * voice / voice.abs().max()
 
 
-def _or_skip(read: Callable[[], list]) -> list:
-    try:
-        return read()
-    except InputError as error:
-        if "expected" in str(error) and "DEGAUSS_DATA" in str(error):
-            pytest.skip(str(error))
-        raise
-
-
 @pytest.fixture(scope="session")
-def digits() -> list[Digit]:
+def digits(or_skip: Callable[[Callable[[], list[Digit]]], list[Digit]]) -> list[Digit]:
     """The spoken digits, or a skip."""
-    return _or_skip(datasets.digits)
+    return or_skip(datasets.digits)
 
 
 @pytest.fixture(scope="session")
-def voicebank() -> list[Syllable]:
+def voicebank(or_skip: Callable[[Callable[[], list[Syllable]]], list[Syllable]]) -> list[Syllable]:
     """The sung syllables, or a skip."""
-    return _or_skip(datasets.voicebank)
+    return or_skip(datasets.voicebank)
 
 
 @pytest.fixture
 def program() -> Program:
     return PROGRAM
-
-
-Invoke = Callable[[Sequence[str | Path]], tuple[int, str, str]]
-
-
-@pytest.fixture
-def refused(
-    invoke: Invoke, refusal: Callable[[Callable[[], tuple[int, str, str]]], str]
-) -> Callable[[Sequence[str | Path]], str]:
-    """A command line that must be refused, writing nothing -> its one sentence."""
-    return lambda words: refusal(lambda: invoke(words))

@@ -18,7 +18,7 @@ from degauss.audio.recognition import digit_accuracy
 from degauss.audio.score import write_ds
 from degauss.audio.synthesis import from_text, render
 from degauss.audio.vocoders import open_vocoder
-from degauss.audio.waves import mono, read
+from degauss.audio.waves import Wave, mono, read
 
 pytestmark = pytest.mark.usefixtures("here")
 EXAMPLES = Path(__file__).parents[2] / "packages" / "audio" / "examples"
@@ -39,15 +39,25 @@ def test_digits_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     texts = dict(importlib.import_module("train_shipped_speech").flite_texts())
     strings = [texts[f"d{number:03d}"].replace(",", "") for number in range(7, 60, 10)]
-    model = AcousticModel.load(WEIGHTS / "speech")
-    vocoder = open_vocoder("neural", model.config.mel)
-    waves = [
-        render(model, from_text(text), vocoder, voice="slt", sample=number).wave for number, text in enumerate(strings)
-    ]
+    waves = spoken(strings)
     assert digit_accuracy(waves, strings) == 1.0
     # A recogniser that knows nothing but digits hears some in anything.
     backwards = [" ".join(reversed(text.split())) for text in strings]
     assert digit_accuracy(waves, backwards) < 0.7
+
+
+def spoken(strings: list[str]) -> list[Wave]:
+    """By flite's first voice, the first draw of each."""
+    model = AcousticModel.load(WEIGHTS / "speech")
+    vocoder = open_vocoder("neural", model.config.mel)
+    scores = map(from_text, strings)
+    return [render(model, score, vocoder, voice="slt", sample=number).wave for number, score in enumerate(scores)]
+
+
+@pytest.mark.xfail(strict=True, reason="8 of these 9 are understood")
+def test_every_digit_of_three_other_strings_is_understood() -> None:
+    strings = ["seven three one", "four two eight", "nine zero five"]
+    assert digit_accuracy(spoken(strings), strings) == 1.0
 
 
 def test_notes_are_in_tune(invoke) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ from degauss.bio.datasets import Promoter, Site, Variant
 from degauss.bio.model import ModelConfig, SequenceModel
 from degauss.bio.nets import ConvNetConfig
 from degauss.core.cli import Program
-from degauss.core.errors import InputError
 
 
 def random_model(
@@ -48,44 +47,24 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     return saved
 
 
-def _or_skip(read: Callable[[], list]) -> list:
-    try:
-        return read()
-    except InputError as error:
-        if "set DEGAUSS_DATA" in str(error):
-            pytest.skip(str(error))
-        raise
-
-
 @pytest.fixture(scope="session")
-def sites() -> list[Site]:
+def sites(or_skip: Callable[[Callable[[], list[Site]]], list[Site]]) -> list[Site]:
     """The accessible sites of four cell types, or a skip."""
-    return _or_skip(datasets.accessible_sites)
+    return or_skip(datasets.accessible_sites)
 
 
 @pytest.fixture(scope="session")
-def variants() -> list[Variant]:
+def variants(or_skip: Callable[[Callable[[], list[Variant]]], list[Variant]]) -> list[Variant]:
     """The measured variants of GB1, or a skip."""
-    return _or_skip(datasets.gb1)
+    return or_skip(datasets.gb1)
 
 
 @pytest.fixture(scope="session")
-def promoters() -> list[Promoter]:
+def promoters(or_skip: Callable[[Callable[[], list[Promoter]]], list[Promoter]]) -> list[Promoter]:
     """The promoters of E. coli, or a skip."""
-    return _or_skip(datasets.promoters)
+    return or_skip(datasets.promoters)
 
 
 @pytest.fixture
 def program() -> Program:
     return PROGRAM
-
-
-Invoke = Callable[[Sequence[str | Path]], tuple[int, str, str]]
-
-
-@pytest.fixture
-def refused(
-    invoke: Invoke, refusal: Callable[[Callable[[], tuple[int, str, str]]], str]
-) -> Callable[[Sequence[str | Path]], str]:
-    """A command line that must be refused, writing nothing -> its one sentence."""
-    return lambda words: refusal(lambda: invoke(words))

@@ -119,6 +119,13 @@ def test_diffpir_with_the_datas_spread_is_the_posterior_mean_of_white_gaussian_d
         assert gap(DiffPIR(prior, schedule, NOISY, 1.0, math.inf, EXACT), truth, schedule) > 0.01
 
 
+@pytest.mark.xfail(strict=True, reason="one of the schedules has .018: the data's spread counts for little there")
+def test_diffpir_without_the_datas_spread_is_two_percent_off() -> None:
+    for schedule in SCHEDULES:
+        prior, truth = gaussian(MEAN, WHITE, schedule), exact(WHITE, NOISY, schedule)
+        assert gap(DiffPIR(prior, schedule, NOISY, 1.0, math.inf, EXACT), truth, schedule) > 0.02
+
+
 def test_dds_is_the_posterior_mean_at_the_noise_level_of_its_gamma() -> None:
     prior, truth = gaussian(MEAN, WHITE, VP), exact(WHITE, NOISY, VP)
     x = states(VP)
@@ -209,13 +216,21 @@ def test_dps_stays_where_the_fit_is_perfect() -> None:
     assert torch.equal(simulate(dps(measurement, 1.0, ddim())(GaussianOracle(VP), VP), x, grid, Noise(0, range(2))), x)
 
 
+def misfit_after(solver: Solver) -> float:
+    """|y - A x|, the mean of 30 draws of 300 steps from a coloured Gaussian."""
+    draws = sample(gaussian(MEAN, COLOURED, VP), VP, (30, DIM), steps=300, dtype=DOUBLE, solver=solver)
+    return float(CLEAN.residual(draws).norm(dim=1).mean())
+
+
 def test_published_dps_comes_nearer_to_the_measurement_and_too_long_a_step_does_not() -> None:
-    prior = gaussian(MEAN, COLOURED, VP)
-    draw = partial(sample, prior, VP, (30, DIM), steps=300, dtype=DOUBLE)
-    solvers = (ddim(eta=1.0), dps(CLEAN, 0.3), dps(CLEAN, 3.0))
-    plain, guided, far = (float(CLEAN.residual(draw(solver=solver)).norm(dim=1).mean()) for solver in solvers)
-    assert guided < 0.5 * plain
-    assert far > 2 * guided
+    guided = misfit_after(dps(CLEAN, 0.3))
+    assert guided < 0.5 * misfit_after(ddim(eta=1.0))
+    assert misfit_after(dps(CLEAN, 3.0)) > 2 * guided
+
+
+@pytest.mark.xfail(strict=True, reason="a step of fixed length by a residual's direction ends as far off as it is long")
+def test_published_dps_leaves_a_tenth_of_the_misfit() -> None:
+    assert misfit_after(dps(CLEAN, 0.3)) < 0.1 * misfit_after(ddim(eta=1.0))
 
 
 def row_space() -> Tensor:

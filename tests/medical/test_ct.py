@@ -205,6 +205,14 @@ def test_sirt_approaches_what_was_scanned() -> None:
     assert torch.allclose(scaled, sirt(scan, scan.adjoint, scan(x), 5, torch.zeros_like(x)), atol=1e-4)
 
 
+@pytest.mark.xfail(strict=True, reason="300 iterations leave 7.3 % of this phantom: its edges are slow")
+def test_sirt_comes_within_six_percent() -> None:
+    grid = Grid(33, 33)
+    scan = Tomography(grid, ParallelBeam.covering(grid, evenly(40)))
+    x = rasterised(shepp_logan(15.0), grid).float()
+    assert relative(sirt(scan, scan.adjoint, scan(x), 300, torch.zeros_like(x)), x) < 0.06
+
+
 def test_photon_noise_has_poisson_statistics_and_a_key_for_each_sample() -> None:
     y = torch.tensor([0.0, 1.0, 3.0]).repeat_interleave(4000).expand(2, -1)
     noisy = transmission_noise(y, 1e4, Noise(3, [7, 9]))
