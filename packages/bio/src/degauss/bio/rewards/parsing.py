@@ -12,6 +12,7 @@ from degauss.bio.rewards.fitness import FitnessReward
 from degauss.bio.rewards.fold import Fold
 from degauss.bio.rewards.motif import MotifReward
 from degauss.bio.rewards.reward import Reward, Term, total
+from degauss.bio.rewards.splice import Splice
 from degauss.core.errors import InputError, near_miss
 
 GROUP = "degauss.bio.rewards"
@@ -27,6 +28,7 @@ OWN: Mapping[str, Make] = {
     "gc": GC.from_text,
     "homopolymer": Homopolymer.from_text,
     "motif": MotifReward.from_text,
+    "splice": Splice.from_text,
 }
 
 
