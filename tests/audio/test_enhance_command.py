@@ -16,10 +16,10 @@ from torch import Tensor
 from degauss.audio import streaming
 from degauss.audio.commands import enhance as command
 from degauss.audio.enhancement import Enhancer, EnhancerConfig, Sampling, enhance
-from degauss.audio.ncsnpp import NCSNppConfig
 from degauss.audio.spectra import Compressed
 from degauss.audio.streaming import Chunking
 from degauss.audio.synthetic import pink
+from degauss.core.nets.ncsnpp import NCSNppConfig
 from degauss.core.solvers import solver_of
 
 RATE = 4000

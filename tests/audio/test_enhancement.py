@@ -24,11 +24,11 @@ from degauss.audio.enhancement import (
     sound_of,
     spectrum_for,
 )
-from degauss.audio.ncsnpp import NCSNppConfig
 from degauss.audio.spectra import Compressed
 from degauss.core import Noise, Point
 from degauss.core.errors import InputError
 from degauss.core.gaussian import Heun, ddim, dpmpp, unipc
+from degauss.core.nets.ncsnpp import NCSNppConfig
 from degauss.core.process.mean_reverting import OUVE
 from degauss.core.process.predictor_corrector import predictor_corrector
 

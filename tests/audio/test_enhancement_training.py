@@ -23,12 +23,12 @@ from degauss.audio.enhancement_training import (
     training_folder,
 )
 from degauss.audio.mixtures import Mixtures, Recordings
-from degauss.audio.ncsnpp import NCSNppConfig
 from degauss.audio.rooms import SomeInRooms
 from degauss.audio.spectra import Compressed
 from degauss.audio.synthetic import white
 from degauss.audio.waves import Wave, write
 from degauss.core.errors import InputError
+from degauss.core.nets.ncsnpp import NCSNppConfig
 from degauss.core.train import TrainConfig, train
 
 RATE = 2000

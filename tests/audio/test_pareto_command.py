@@ -14,9 +14,9 @@ from torch import Tensor
 from degauss.audio.acoustic import AcousticConfig, AcousticModel
 from degauss.audio.acoustic_data import read_corpus
 from degauss.audio.enhancement import Enhancer, EnhancerConfig
-from degauss.audio.ncsnpp import NCSNppConfig
 from degauss.audio.spectra import Compressed, MelConfig
 from degauss.audio.waves import Wave, write
+from degauss.core.nets.ncsnpp import NCSNppConfig
 
 Invoke = Callable[[Sequence[str | Path]], tuple[int, str, str]]
 Refused = Callable[[Sequence[str | Path]], str]

@@ -25,10 +25,10 @@ from degauss.audio.enhancement import Enhancer, EnhancerConfig, Pairs, Sampling,
 from degauss.audio.enhancement_training import fit, recipe
 from degauss.audio.metrics import si_sdr
 from degauss.audio.mixtures import RATE, Splits, digit_splits
-from degauss.audio.ncsnpp import NCSNppConfig
 from degauss.audio.spectra import Compressed
 from degauss.audio.speech_metrics import dnsmos, estoi, pesq_narrowband
 from degauss.audio.waves import Wave, mono, read, resample
+from degauss.core.nets.ncsnpp import NCSNppConfig
 from degauss.core.train import Data
 
 FIRST, JOINT, BATCH, SECONDS, LR = 600, 350, 4, 1.5, 2e-3

@@ -37,7 +37,6 @@ from degauss.audio.enhancement import SHIPPED, Enhancer, EnhancerConfig, Pairs, 
 from degauss.audio.enhancement_training import fit, recipe
 from degauss.audio.metrics import si_sdr
 from degauss.audio.mixtures import Mixtures, babble, excerpt, mix
-from degauss.audio.ncsnpp import NCSNppConfig
 from degauss.audio.preparation import Flite
 from degauss.audio.rooms import SomeInRooms
 from degauss.audio.spectra import Compressed
@@ -46,6 +45,7 @@ from degauss.audio.waves import Wave, mono, read, resample
 from degauss.core.doctor import device_name
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path, write_json
+from degauss.core.nets.ncsnpp import NCSNppConfig
 from degauss.core.noise import Noise
 from degauss.core.options import device_of, progress
 from degauss.core.solvers import solver_of

@@ -31,12 +31,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from degauss.audio.ncsnpp import SMALL, NCSNpp, NCSNppConfig
 from degauss.audio.spectra import Compressed
 from degauss.core.checkpoint import load_model, load_weights, save_model
 from degauss.core.denoiser import Denoiser, Karras, NetworkDenoiser, Prediction, Score, expand
 from degauss.core.errors import InputError, check_range
 from degauss.core.gaussian import dpmpp
+from degauss.core.nets.ncsnpp import SMALL, NCSNpp, NCSNppConfig
 from degauss.core.noise import Noise
 from degauss.core.posterior import Point
 from degauss.core.process.centred import CentredNetwork, perturb, sample_centred

@@ -55,11 +55,11 @@ class TrainEnhancer:
     """The accelerator if there is one, or the CPU."""
 
     def run(self) -> None:
-        from degauss.audio import ncsnpp
         from degauss.audio.enhancement import EnhancerConfig, spectrum_for
         from degauss.audio.enhancement_training import fit, recipe, training_folder
         from degauss.core.cli import write_resolved_config
         from degauss.core.errors import check_range
+        from degauss.core.nets import ncsnpp
 
         check_directory(self.out)
         if self.first_steps is not None:

@@ -1,6 +1,6 @@
-r"""NCSN++ for complex spectra: the network of SGMSE+ and StoRM, at any size.
+r"""NCSN++, a U-net for any signal of two axes (images, slices of a volume, complex spectra), at any size.
 
-A U-net on ``[batch, channels, bins, frames]``. Every block is BigGAN's,
+It works on ``[batch, channels, rows, columns]``. Every block is BigGAN's,
 
     h = conv(act(norm(x)))  (resampled between norm and conv, as is x),  h += W act(embedded noise level),
     y = (shortcut(x) + conv(act(norm(h)))) / sqrt(2),
@@ -9,13 +9,16 @@ and the input and the output each have a pyramid of their own: every level of th
 resolution, and every level of the decoder adds its part to the output at its resolution. Resampling is by two with the
 filter [1, 3, 3, 1], which keeps a constant constant and lets little alias. At the lowest resolution there may be
 attention. The noise level, any real number, is embedded by random Fourier features; a network without one (a
-predictive model) has no such part.
+predictive model) has no such part. What else it is told, a vector, is embedded by two layers and added there.
 
-The normalisation is over a whole example, so what the network says of a frame depends on all frames it is shown, if
-little on those far away: a long signal is cut into chunks at fixed places (see ``streaming``).
+With ``patch`` p the whole of this happens on patches: p x p places become the channels of one, and back at the end. At
+p = 2 it costs a quarter.
+
+The normalisation is over a whole example, so what the network says of one place depends on all that it is shown, if
+little on what is far away: a long signal is cut into chunks at fixed places.
 
 Reference: Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential Equations" (ICLR),
-appendix H; sizes of Lemercier et al. 2023, "StoRM" (IEEE/ACM TASLP).
+appendix H; sizes of Lemercier et al. 2023, "StoRM" (IEEE/ACM TASLP), where the signals are complex spectra.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ class NCSNppConfig:
     the one before; ``blocks``: residual blocks a level (the decoder has one more); ``attention``: at the lowest level;
     ``fourier_scale``: standard deviation of the frequencies that embed the noise level. Published networks take 16,
     which tells apart levels that are very near and so has to learn each by itself; short trainings want about 1.
+    ``conditions``: size of the vector that it is told beside the level, 0 for none; ``patch``: the side of the patches
+    that it works on, 1 for single places.
     """
 
     channels: int = 24
@@ -48,10 +53,14 @@ class NCSNppConfig:
     blocks: int = 1
     attention: bool = True
     fourier_scale: float = 1.0
+    conditions: int = 0
+    patch: int = 1
 
     def __post_init__(self) -> None:
         check_range("channels", self.channels, 4)
         check_range("blocks", self.blocks, 1)
+        check_range("conditions", self.conditions, 0)
+        check_range("patch", self.patch, 1)
         if self.channels % 4:
             raise InputError(f"channels must be a multiple of 4, but is {self.channels}.")
         if not self.multipliers or min(self.multipliers) < 1:
@@ -61,8 +70,8 @@ class NCSNppConfig:
 
     @property
     def stride(self) -> int:
-        """What bins and frames are padded to a multiple of."""
-        return 2 ** (len(self.multipliers) - 1)
+        """What rows and columns are padded to a multiple of."""
+        return self.patch * 2 ** (len(self.multipliers) - 1)
 
 
 TINY = NCSNppConfig(channels=16, multipliers=(1, 2, 2), attention=False)
@@ -74,18 +83,25 @@ STORM = NCSNppConfig(channels=128, fourier_scale=16.0)
 
 
 class NCSNpp(nn.Module):
-    """``(x [b, inputs, bins, frames], level [b] or 0-d) -> [b, outputs, bins, frames]``.
+    """``(x [b, inputs, rows, columns], level [b] or 0-d, told [b, conditions]) -> [b, outputs, rows, columns]``.
 
-    ``inputs``: 2 for each complex spectrum that it is shown. With ``noisy`` it is told a noise level, any real number;
-    without, it is called with x alone. It outputs zero before it is trained.
+    ``inputs``, ``outputs``: channels; a complex signal has 2. With ``noisy`` it is given a noise level, any real
+    number; without, it is called with x alone. ``told`` may be left out: then nothing is added to the level's
+    embedding. It outputs zero before it is trained.
+
+    Raises ValueError for conditions without a level to add them to, and for a ``told`` of another size.
     """
 
     def __init__(self, config: NCSNppConfig, inputs: int, outputs: int = 2, *, noisy: bool = True) -> None:
         super().__init__()
+        if config.conditions and not noisy:
+            raise ValueError(f"{config.conditions} conditions are added to a noise level, but the network has none")
         self.config = config
         width = config.channels
         embedding = 4 * width if noisy else 0
+        inputs, outputs = inputs * config.patch**2, outputs * config.patch**2
         self.embed = LevelEmbedding(width, config.fourier_scale) if noisy else None
+        self.condition = Condition(config.conditions, embedding) if config.conditions else None
         self.first = _conv(inputs, width)
         self.down = nn.ModuleList()
         skips, now = [width], width
@@ -116,38 +132,48 @@ class NCSNpp(nn.Module):
                 self.up.append(Block(now, now, embedding, resample=Upsample()))
         self.last = _conv(inputs, outputs, size=1)
 
-    def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
-        bins, frames = x.shape[-2:]
+    def forward(self, x: Tensor, level: Tensor | None = None, told: Tensor | None = None) -> Tensor:
+        rows, columns = x.shape[-2:]
         stride = self.config.stride
-        x = F.pad(x, (0, -frames % stride, 0, -bins % stride))
-        told = None if self.embed is None or level is None else self.embed(level.reshape(-1))
-        skips = list(self._encode(x, told))
+        x = F.pixel_unshuffle(F.pad(x, (0, -columns % stride, 0, -rows % stride)), self.config.patch)
+        embedded = self._embedded(level, told)
+        skips = list(self._encode(x, embedded))
         h = skips[-1]
         enter, attend, leave = self.middle
-        h = leave(attend(enter(h, told)), told)
+        h = leave(attend(enter(h, embedded)), embedded)
         output: Tensor | None = None
         heads = iter(self.heads)
         for part in self.up:
             if isinstance(part, Block):
-                h = part(h, told)
+                h = part(h, embedded)
                 continue
             for block in part.children():
-                h = block(torch.cat((h, skips.pop()), dim=1), told)
+                h = block(torch.cat((h, skips.pop()), dim=1), embedded)
             head = next(heads)(h)
             output = head if output is None else upsample(output) + head
         assert output is not None
-        return self.last(output)[..., :bins, :frames]
+        return F.pixel_shuffle(self.last(output), self.config.patch)[..., :rows, :columns]
 
-    def _encode(self, x: Tensor, told: Tensor | None) -> Iterator[Tensor]:
+    def _embedded(self, level: Tensor | None, told: Tensor | None) -> Tensor | None:
+        """What every block is given: the level, and what else is told."""
+        conditions = self.config.conditions
+        if told is not None and told.shape[1:] != (conditions,):
+            raise ValueError(f"the network has {conditions} conditions, but is told {tuple(told.shape)}")
+        if self.embed is None or level is None:
+            return None
+        added = None if self.condition is None or told is None else self.condition(told)
+        return self.embed(level.reshape(-1), added)
+
+    def _encode(self, x: Tensor, embedded: Tensor | None) -> Iterator[Tensor]:
         """What the encoder leaves for the decoder, one at a time."""
         h = self.first(x)
         yield h
         for part in self.down:
             if isinstance(part, Narrower):
                 x = downsample(x)
-                h = part(h, x, told)
+                h = part(h, x, embedded)
             else:
-                h = part(h, told)
+                h = part(h, embedded)
             yield h
 
 
@@ -197,7 +223,7 @@ class Head(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of one head over all places of ``[b, channels, bins, frames]``, with a residual."""
+    """Attention of one head over all places of ``[b, channels, rows, columns]``, with a residual."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -214,7 +240,7 @@ class Attention(nn.Module):
 
 
 class LevelEmbedding(nn.Module):
-    """Noise levels ``[b]`` -> ``[b, 4 width]``, already through its activation."""
+    """Noise levels ``[b]``, and what is added to them ``[b, 4 width]`` -> ``[b, 4 width]``, already activated."""
 
     frequency: Tensor
 
@@ -223,11 +249,23 @@ class LevelEmbedding(nn.Module):
         self.register_buffer("frequency", torch.randn(width) * scale)
         self.hidden, self.last = _linear(2 * width, 4 * width), _linear(4 * width, 4 * width)
 
-    def forward(self, level: Tensor) -> Tensor:
+    def forward(self, level: Tensor, added: Tensor | None = None) -> Tensor:
         angle = 2 * math.pi * level[:, None] * self.frequency
         hidden = self.hidden(torch.cat((angle.sin(), angle.cos()), dim=-1))
+        embedded = self.last(F.silu(hidden))
         # Each block wants this activated; here it is done once for all.
-        return F.silu(self.last(F.silu(hidden)))
+        return F.silu(embedded if added is None else embedded + added)
+
+
+class Condition(nn.Module):
+    """What a network is told beside the level, ``[b, conditions]`` -> ``[b, embedding]``."""
+
+    def __init__(self, conditions: int, embedding: int) -> None:
+        super().__init__()
+        self.hidden, self.last = _linear(conditions, embedding), _linear(embedding, embedding)
+
+    def forward(self, told: Tensor) -> Tensor:
+        return self.last(F.silu(self.hidden(told)))
 
 
 class Downsample(nn.Module):

@@ -13,8 +13,18 @@ from hypothesis import strategies as st
 from scipy.signal import upfirdn
 from torch import Tensor, nn
 
-from degauss.audio.ncsnpp import SMALL, STORM, TINY, Attention, NCSNpp, NCSNppConfig, downsample, upsample
 from degauss.core.errors import InputError
+from degauss.core.nets.ncsnpp import (
+    SMALL,
+    STORM,
+    TINY,
+    Attention,
+    LevelEmbedding,
+    NCSNpp,
+    NCSNppConfig,
+    downsample,
+    upsample,
+)
 
 Net = TypeVar("Net", bound=nn.Module)
 NET = NCSNppConfig(channels=8, multipliers=(1, 2, 2))
@@ -105,12 +115,27 @@ def test_a_network_without_noise_has_no_embedding() -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(1, 21), st.integers(1, 21))
-def test_any_size_goes_in_and_comes_out(bins: int, frames: int) -> None:
-    network = stirred(NCSNpp(NET, 4))
-    out = network(field(2, 4, bins, frames), torch.tensor([0.1, 0.9]).double())
-    assert out.shape == (2, 2, bins, frames)
+@given(st.integers(1, 21), st.integers(1, 21), st.integers(1, 3))
+def test_any_size_goes_in_and_comes_out(rows: int, columns: int, patch: int) -> None:
+    network = stirred(NCSNpp(replace(NET, patch=patch), 4))
+    out = network(field(2, 4, rows, columns), torch.tensor([0.1, 0.9]).double())
+    assert out.shape == (2, 2, rows, columns)
     assert bool(torch.isfinite(out).all())
+
+
+def test_patches_are_places_with_more_channels() -> None:
+    """The same weights, and the places of a patch as channels."""
+    patched, plain = NCSNpp(replace(NET, patch=2), 1, 3), NCSNpp(NET, 4, 12)
+    stirred(patched)
+    plain.double().load_state_dict(patched.state_dict())
+    x, level = field(2, 1, 16, 24), torch.tensor([0.1, 0.9]).double()
+    # A patch as its four places one by one.
+    places = torch.stack([x[:, 0, row::2, column::2] for row in (0, 1) for column in (0, 1)], dim=1)
+    want = torch.empty(2, 3, 16, 24, dtype=torch.float64)
+    answers = plain(places, level).unflatten(1, (3, 4))
+    for number in range(4):
+        want[:, :, number // 2 :: 2, number % 2 :: 2] = answers[:, :, number]
+    torch.testing.assert_close(patched(x, level), want)
 
 
 def test_it_says_nothing_before_training() -> None:
@@ -136,6 +161,43 @@ def test_every_part_matters() -> None:
     with torch.no_grad():
         low, high = (network(x, torch.tensor(level).double()) for level in (0.2, 0.7))
     assert float((low - high).abs().max()) > 1e-3
+
+
+def test_what_it_is_told_is_added_to_the_level() -> None:
+    network = stirred(NCSNpp(replace(NET, conditions=3), 1, 1))
+    plain = NCSNpp(NET, 1, 1).double()
+    plain.load_state_dict({name: value for name, value in network.state_dict().items() if "condition" not in name})
+    x, level, told = field(2, 1, 8, 8), torch.tensor([0.1, 0.9]).double(), field(2, 3, seed=1)
+    torch.testing.assert_close(network(x, level), plain(x, level))
+    assert float((network(x, level, told) - network(x, level)).detach().abs().max()) > 1e-3
+    torch.testing.assert_close(network(x[1:], level[1:], told[1:]), network(x, level, told)[1:])
+    assert network.embed is not None
+    assert network.condition is not None
+    # What every block hears: one activation of the sum.
+    inner = network.embed.last(torch.nn.functional.silu(network.embed.hidden(_angles(network.embed, level))))
+    want = torch.nn.functional.silu(inner + network.condition(told))
+    torch.testing.assert_close(network.embed(level, network.condition(told)), want)
+    (network(x, level, told)).sum().backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in network.condition.parameters())
+
+
+def _angles(embed: LevelEmbedding, level: Tensor) -> Tensor:
+    angle = 2 * torch.pi * level[:, None] * embed.frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+@pytest.mark.parametrize("told", [torch.zeros(2, 2), torch.zeros(2, 3, 1), torch.zeros(3)])
+def test_telling_another_number_of_things_is_refused(told: Tensor) -> None:
+    network = NCSNpp(replace(NET, conditions=3), 1)
+    with pytest.raises(ValueError, match="has 3 conditions, but is told"):
+        network(torch.zeros(2, 1, 8, 8), torch.tensor(0.1), told)
+    with pytest.raises(ValueError, match="has 0 conditions"):
+        NCSNpp(NET, 1)(torch.zeros(2, 1, 8, 8), torch.tensor(0.1), told)
+
+
+def test_conditions_need_a_level_to_be_added_to() -> None:
+    with pytest.raises(ValueError, match="added to a noise level"):
+        NCSNpp(replace(NET, conditions=3), 1, noisy=False)
 
 
 def test_the_input_reaches_every_level_by_itself() -> None:
@@ -173,6 +235,8 @@ def test_the_memory_layout_changes_nothing() -> None:
         ({"multipliers": (1, 0)}, "multipliers must be"),
         ({"blocks": 0}, "blocks must be at least 1"),
         ({"fourier_scale": 0.0}, "fourier_scale must be above 0"),
+        ({"conditions": -1}, "conditions must be at least 0"),
+        ({"patch": 0}, "patch must be at least 1"),
     ],
 )
 def test_a_size_that_cannot_be_is_refused(wrong: dict, message: str) -> None:
