@@ -111,7 +111,8 @@ def test_resampling_keeps_the_field():
     assert torch.allclose(finer.resampled(5).raw, voxels.raw, atol=1e-12)
 
 
-def test_a_ball_learns_to_be_another():
+@pytest.mark.parametrize("bar", [26, pytest.param(30, marks=pytest.mark.xfail(strict=True, reason="it has 28.8 dB"))])
+def test_a_ball_learns_to_be_another(bar: float):
     target = Voxels(VoxelConfig(12, blob=Blob(10, 0.4), march=March(16)))
     target.colour.data = torch.linspace(-2, 2, 12)[None, None, None, :].expand(3, 12, 12, 12) * torch.tensor(
         [1.0, -1.0, 0.5]
@@ -133,7 +134,7 @@ def test_a_ball_learns_to_be_another():
         (render(voxels, views).rgb - wanted).square().mean().backward()
         optimiser.step()
     assert before < 20
-    assert psnr() > 26
+    assert psnr() > bar
 
 
 def test_what_cannot_be_a_grid():
