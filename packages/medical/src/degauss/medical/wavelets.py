@@ -111,8 +111,8 @@ class WaveletSparsity:
 
     ``strength``: lambda > 0, in units where A has norm 1. ``norm``: what is shrunk together, `REAL` or `COMPLEX`.
     ``tolerance``: on the relative change of x in an iteration. The operator's ``norm`` must be its norm or above. Rows
-    of a batch are problems of their own, each with its own end. Memory: about eight volumes beside what the operator
-    takes. Raises InputError for settings out of range.
+    of a batch are problems of their own, each with its own end. Memory: 12 volumes, measured, beside what the
+    operator takes. Raises InputError for settings out of range.
     """
 
     strength: float
