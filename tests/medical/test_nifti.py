@@ -45,7 +45,7 @@ def written(path: Path, affine: np.ndarray, codes: tuple[int, int] = (1, 1), kin
     image.header["descrip"] = b"Doe Jane 1970"
     if kind is nibabel.Nifti1Image:
         image.header["db_name"] = b"Doe Jane"
-    image.header["aux_file"] = b"/home/doe/jane.txt"
+    image.header["aux_file"] = b"D:/scans/doe/jane.txt"
     image.header["intent_name"] = b"Doe"
     image.header.extensions.append(Nifti1Extension("comment", b"Doe Jane"))
     image.to_filename(path)
