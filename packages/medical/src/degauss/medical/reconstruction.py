@@ -21,7 +21,7 @@ from torch import Tensor
 from degauss.core.checkpoint import read_tensors, write_tensors
 from degauss.core.errors import InputError, Stopped
 from degauss.core.files import atomic_path, read_json, remove, remove_partial, write_json
-from degauss.core.inverse import Calibration, Facts, Parts, Summary, decompose, measured_share, summarise
+from degauss.core.inverse import Calibration, Facts, Parts, Summary, decompose, measured_contrast, summarise
 from degauss.core.kernel import Event
 from degauss.core.noise import Noise
 from degauss.core.options import Report
@@ -255,7 +255,7 @@ def _provenance(scan: Scan, problem: Problem, mean: Tensor) -> Volume:
     parts = decompose(problem.measurement.operator, mean, rho=rho)
     if problem.is_complex:
         parts = Parts(complex_from(parts.measured), complex_from(parts.prior), parts.residual)
-    share = measured_share(parts, _WINDOW)[0].float().cpu()
+    share = measured_contrast(parts, _WINDOW)[0].float().cpu()
     return Volume(share.contiguous(), scan.spacing, "arbitrary", scan.place)
 
 
