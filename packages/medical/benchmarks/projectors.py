@@ -67,10 +67,13 @@ def astra_loop(scanner: Tomography, x: Tensor, repeats: int) -> Timed:
 def deepinv_batch(scanner: Tomography, x: Tensor, repeats: int, count: int) -> Timed:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from deepinv.physics import Tomography as Theirs  # pyright: ignore[reportMissingImports]
+        import deepinv  # pyright: ignore[reportMissingImports]
 
+        library: Any = deepinv
         angles: Any = torch.tensor(scanner.beam.angles)
-        physics: Any = Theirs(angles=angles, img_width=scanner.grid.rows, circle=False, normalize=False)
+        physics: Any = library.physics.Tomography(
+            angles=angles, img_width=scanner.grid.rows, circle=False, normalize=False
+        )
         part, scale = x[:count, None], len(x) / count
         physics.A_adjoint(physics.A(part[:1]))  # what a first call loads is not its time
         with torch.no_grad():

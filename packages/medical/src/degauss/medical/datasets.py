@@ -101,7 +101,7 @@ def brain_kspace() -> Tensor:
 def mni_t1() -> Volume:
     """The template ICBM152 in T1, 1 mm, from the package nilearn, where that is installed (MNI; free use)."""
     try:
-        import nilearn
+        import nilearn  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError("The MNI template comes with nilearn, which is not installed.") from None
     name = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
