@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for processes that tests start
@@ -85,6 +88,32 @@ def refused(
 ) -> Callable[[Sequence[str | Path]], str]:
     """A command line that must be refused, writing nothing -> its one sentence."""
     return lambda words: refusal(lambda: invoke(words))
+
+
+@pytest.fixture
+def example(examples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """An example as a module, gone afterwards with its neighbours. ``examples``: a domain's, from its own conftest."""
+    monkeypatch.syspath_prepend(str(examples))
+    yield importlib.import_module
+    for path in examples.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def started(
+    example: Callable[[str], ModuleType],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
+    """An example run as from the command line -> what it printed."""
+
+    def run(name: str, *words: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+        example(name).main()
+        return capsys.readouterr().out
+
+    return run
 
 
 T = TypeVar("T")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,6 +42,11 @@ def digits(or_skip: Callable[[Callable[[], list[Digit]]], list[Digit]]) -> list[
 def voicebank(or_skip: Callable[[Callable[[], list[Syllable]]], list[Syllable]]) -> list[Syllable]:
     """The sung syllables, or a skip."""
     return or_skip(datasets.voicebank)
+
+
+@pytest.fixture
+def examples() -> Path:
+    return Path(__file__).parents[2] / "packages" / "audio" / "examples"
 
 
 @pytest.fixture

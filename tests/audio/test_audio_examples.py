@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -29,36 +27,6 @@ from degauss.audio.spectra import MelConfig
 from degauss.audio.voicebank_songs import Voicebank
 from degauss.audio.waves import mono, read
 from degauss.core.errors import InputError
-
-EXAMPLES = Path(__file__).parents[2] / "packages" / "audio" / "examples"
-NAMES = ("_shipping", "train_shipped_speech", "train_shipped_singing", "sing_a_song", "own_voice")
-
-
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """An example as a module, gone afterwards."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    yield importlib.import_module
-    for name in NAMES:
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def started(
-    example: Callable[[str], ModuleType],
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Callable[..., str]:
-    """An example run as from the command line -> what it printed."""
-
-    def run(name: str, *words: str | Path) -> str:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
-        example(name).main()
-        return capsys.readouterr().out
-
-    return run
-
 
 # --- a song, a voice ------------------------------------------------------------------------------------------
 
@@ -146,8 +114,8 @@ def test_a_song_moves_to_where_the_voice_is(
 # --- the speech corpus ----------------------------------------------------------------------------------------
 
 
-def test_sentences_have_every_phone_and_no_unknown_word() -> None:
-    lines = (EXAMPLES / "data" / "sentences.txt").read_text(encoding="utf-8").splitlines()
+def test_sentences_have_every_phone_and_no_unknown_word(examples: Path) -> None:
+    lines = (examples / "data" / "sentences.txt").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(set(lines)) >= 150
     phones = Counter(phone for line in lines for word in read_text(line) for phone in word.phones)
     assert min(phones[phone] for phone in ARPABET) >= 10

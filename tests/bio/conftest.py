@@ -66,5 +66,10 @@ def promoters(or_skip: Callable[[Callable[[], list[Promoter]]], list[Promoter]])
 
 
 @pytest.fixture
+def examples() -> Path:
+    return Path(__file__).parents[2] / "packages" / "bio" / "examples"
+
+
+@pytest.fixture
 def program() -> Program:
     return PROGRAM

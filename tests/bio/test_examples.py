@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,24 +16,7 @@ from degauss.core.errors import InputError
 
 from .conftest import random_model
 
-EXAMPLES = Path(__file__).parents[2] / "packages" / "bio" / "examples"
-NAMES = ("_model", "gata1_enhancer", "gc_constrained_library", "score_a_fasta")
 LENGTH = 36
-
-
-@pytest.fixture
-def started(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable]:
-    """An example run as from the command line -> what it printed."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-
-    def run(name: str, *words: str | Path) -> str:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
-        importlib.import_module(name).main()
-        return capsys.readouterr().out
-
-    yield run
-    for name in NAMES:
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture

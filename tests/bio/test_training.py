@@ -164,17 +164,26 @@ def test_a_cut_run_ends_where_an_uncut_one_does(here):
     class Cut(Exception):
         pass
 
-    def failing(samples):
-        if samples[0] >= 4 * 8:
-            raise Cut
-        return data(samples)
+    class Failing(Sequences):
+        def __call__(self, samples):
+            if samples[0] >= 4 * 8:
+                raise Cut
+            return super().__call__(samples)
 
     with pytest.raises(Cut):
-        fit(CONFIG, failing, None, cut)  # pyright: ignore[reportArgumentType]
+        fit(CONFIG, Failing(data.tokens, data.labels, 2, both_strands=True), None, cut)
     found = fit(CONFIG, data, None, cut)
     for name, weight in expected.network.state_dict().items():
         assert torch.equal(weight, found.network.state_dict()[name]), name
     assert SequenceModel.load(here / "cut" / "model").config == CONFIG
+
+
+def test_a_run_of_other_sequences_is_not_gone_on_with(here):
+    data = Sequences(torch.zeros(8, CONFIG.length, dtype=torch.long), torch.zeros(8).long(), CONFIG.length)
+    other = Sequences(torch.ones(8, CONFIG.length, dtype=torch.long), torch.zeros(8).long(), CONFIG.length)
+    fit(CONFIG, data, None, recipe(here / "run", steps=1, batch=2, device="cpu"))
+    with pytest.raises(InputError, match=r"run holds the training of a model with sequences = \w{12}, but sequences ="):
+        fit(CONFIG, other, None, recipe(here / "run", steps=2, batch=2, device="cpu"))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import load_model, load_tree, load_weights, save_model, save_tree
+from degauss.core.checkpoint import load_frozen, load_model, load_tree, load_weights, save_model, save_tree
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path, fingerprint, settled
 
@@ -159,6 +160,26 @@ def test_a_model_comes_back_exactly(tmp_path: Path) -> None:
         "config.json",
         "model.safetensors",
     ]
+
+
+@dataclass
+class Line:
+    network: nn.Linear
+
+
+def test_a_model_is_loaded_frozen_by_whoever_knows_its_configuration(tmp_path: Path) -> None:
+    net, card = nn.Linear(3, 2), {"licence": "none"}
+    save_model(tmp_path / "model", net, KIND, {"sizes": [3, 2]}, card=card)
+    assert json.loads((tmp_path / "model" / "card.json").read_text()) == card
+    model = load_frozen(tmp_path / "model", KIND, "a line", lambda config: Line(nn.Linear(*config["sizes"])))
+    assert torch.equal(model.network.weight, net.weight)
+    assert not model.network.training
+    assert not any(weight.requires_grad for weight in model.network.parameters())
+    for build in (lambda config: Line(config["width"]), lambda config: Line(nn.Linear(**config))):
+        with pytest.raises(InputError, match="model: the configuration is not that of a line"):
+            load_frozen(tmp_path / "model", KIND, "a line", build)
+    with pytest.raises(InputError, match="does not fit the network"):
+        load_frozen(tmp_path / "model", KIND, "a line", lambda _: Line(nn.Linear(4, 2)))
 
 
 def test_tied_weights_and_views_are_written_as_tensors_of_their_own(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from degauss.core.train import (
     Trained,
     latest_checkpoint,
     learning_rate,
+    remember,
     train,
 )
 
@@ -182,6 +183,18 @@ def test_a_finished_run_is_not_run_again_and_can_be_made_longer(tmp_path: Path) 
     assert one is not None
     assert two is not None
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_a_directory_remembers_what_is_trained_in_it(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"words": ("spot", "mug"), "size": 32, "rate": 0.1}
+    remember(tmp_path / "run", "a prior", about)
+    remember(tmp_path / "run", "a prior", about)
+    sentence = r"run holds the training of a prior with size = 32, but size = 64 is asked for: ask for the same or"
+    with pytest.raises(InputError, match=sentence):
+        remember(tmp_path / "run", "a prior", about | {"size": 64})
+    with pytest.raises(InputError, match="depth = None, but depth = 2"):
+        remember(tmp_path / "run", "a prior", about | {"depth": 2})
+    remember(tmp_path / "run", "a prior", about)
 
 
 def test_moments_keep_the_layout_of_their_weights(tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def examples() -> Path:
+    return Path(__file__).parents[2] / "packages" / "medical" / "examples"
+
+
+@pytest.fixture
 def program() -> Program:
     """The command line under test."""
     return PROGRAM

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,35 +14,6 @@ from degauss.medical import nifti
 from degauss.medical.volumes import Volume
 
 from ._oracles import blobs_hu, save_prior
-
-EXAMPLES = Path(__file__).parents[2] / "packages" / "medical" / "examples"
-NAMES = ("sparse_view_head", "accelerated_brain")
-
-
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """An example as a module, gone afterwards."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    yield importlib.import_module
-    for name in NAMES:
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def started(
-    example: Callable[[str], ModuleType],
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Callable[..., str]:
-    """An example run as from the command line -> what it printed."""
-
-    def run(name: str, *words: str | Path) -> str:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
-        example(name).main()
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture
@@ -94,7 +63,7 @@ def test_a_brain_from_a_few_lines(started: Callable[..., str], here: Path, tmp_p
     assert (here / "b_montage.png").is_file()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["sparse_view_head", "accelerated_brain"])
 def test_without_a_prior_one_sentence(started: Callable[..., str], name: str, here: Path) -> None:
     with pytest.raises(InputError, match="there is no prior 'none'"):
         started(name, "--prior", "none")

@@ -277,7 +277,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_run_of_other_volumes_is_not_gone_on_with(tmp_path: Path) -> None:
     fit(CONFIG, discs(), None, small(tmp_path, 1))
-    with pytest.raises(InputError, match=r"sigma_data is 0\.4 and not 0\.5: name another directory"):
+    with pytest.raises(InputError, match=r"sigma_data = 0\.4, but sigma_data = 0\.5 is asked for"):
         fit(replace(CONFIG, sigma_data=0.5), discs(), None, small(tmp_path, 2))
 
 

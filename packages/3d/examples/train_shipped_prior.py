@@ -11,15 +11,11 @@ It learns from two works that their author gave to the public, and from objects 
 
 from __future__ import annotations
 
-import argparse
 import json
-import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
-from degauss.core.doctor import device_name
-from degauss.core.files import atomic_path, write_json
 from degauss.core.options import device_of, progress
+from degauss.core.shipping import made_by, parser, ship
 from degauss.threed.embedded_prior import ORBITS, SHIPPED, EmbeddedConfig, EmbeddedPrior
 from degauss.threed.prior_plots import samples_figure
 from degauss.threed.prior_quality import AZIMUTHS, Truth, drawn
@@ -37,20 +33,12 @@ LIMITS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="directory of the run; run again to go on")
-    parser.add_argument("--twin", action="store_true", help="without views, of colours alone")
-    parser.add_argument("--steps", type=int, help="4500, or 1500 of the twin")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
-    parser.add_argument("--renders", type=Path, help="where pictures are kept, OUT/renders unless given")
-    parser.add_argument("--score", action="store_true", help="do not train: measure OUT/model and write its card")
-    parser.add_argument("--install", action="store_true", help="put the model where the package ships it")
-    arguments = parser.parse_args()
+    options = parser(__doc__, steps=None, batch=32, lr=1.5e-3)
+    options.add_argument("--twin", action="store_true", help="without views, of colours alone")
+    options.add_argument("--renders", type=Path, help="where pictures are kept, OUT/renders unless given")
+    arguments = options.parse_args()
     name, informed = ("twin", False) if arguments.twin else ("embedded", True)
-    steps = arguments.steps or (4500 if informed else 1500)
+    arguments.steps = arguments.steps or (4500 if informed else 1500)
 
     meshes = {word: shipped_mesh(word) for word in WORDS}
     classes = {word: [mesh] for word, mesh in meshes.items()}
@@ -60,7 +48,7 @@ def main() -> None:
         data, unseen = drawing.training(classes, report), drawing.unseen(classes, report)
     settings = recipe(
         arguments.out,
-        steps=steps,
+        steps=arguments.steps,
         batch=arguments.batch,
         lr=arguments.lr,
         seed=arguments.seed,
@@ -75,11 +63,7 @@ def main() -> None:
     prior.to(device_of(arguments.device))
     found = card_of(prior, data, unseen, meshes, settings, {})
     card = {
-        "name": name,
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": f"python packages/3d/examples/train_shipped_prior.py OUT{'' if informed else ' --twin'} --steps "
-        f"{steps} --batch {arguments.batch} --lr {arguments.lr:g} --seed {arguments.seed}",
-        "device": device_name(device_of(arguments.device)),
+        **made_by(name, "packages/3d/examples/train_shipped_prior.py", arguments, "" if informed else "--twin"),
         "trained_on": [
             "Spot and Blub by Keenan Crane (public domain, by their author), Blub in colours of our own",
             "snowman, chair, mug and car of degauss.threed.shapes (Apache-2.0)",
@@ -88,16 +72,10 @@ def main() -> None:
         "limits": LIMITS[name],
         **{key: found[key] for key in ("knows", "pictures", "parameters", "metrics")},
     }
-    with atomic_path(arguments.out / "model" / "card.json") as part:
-        write_json(part, card)
     truth = Truth.of(prior.config, meshes)
     samples_figure(arguments.out / "samples.png", prior.vocabulary, AZIMUTHS, truth.pictures, drawn(prior, truth.views))
     print(json.dumps(card["metrics"], indent=2))
-    print(f"wrote {arguments.out / 'model'}")
-    if arguments.install:
-        with atomic_path(SHIPPED / name) as part:
-            shutil.copytree(arguments.out / "model", part)
-        print(f"installed it as {SHIPPED / name}")
+    ship(arguments, card, SHIPPED / name)
 
 
 if __name__ == "__main__":

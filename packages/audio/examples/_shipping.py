@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,8 @@ from degauss.audio.acoustic_training import Recipe, fit
 from degauss.audio.commands.acoustic_options import WEIGHTS
 from degauss.audio.spectra import MelConfig
 from degauss.audio.vocoders import SHIPPED, Vocoder, open_vocoder
-from degauss.core.doctor import device_name
-from degauss.core.files import atomic_path, write_json
-from degauss.core.options import device_of, progress
+from degauss.core import shipping
+from degauss.core.options import progress
 
 MEL = MelConfig()
 
@@ -37,17 +34,9 @@ MOST_PARAMETERS = 1_250_000
 
 
 def parser(doc: str | None, auxiliary_steps: int, steps: int) -> argparse.ArgumentParser:
-    """The options of such a script."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("out", type=Path)
-    made.add_argument("--steps", type=int, default=steps, help="of the diffusion")
+    """The options of such a script; ``--steps`` are those of the diffusion."""
+    made = shipping.parser(doc, steps=steps, batch=16, lr=1e-3)
     made.add_argument("--auxiliary-steps", type=int, default=auxiliary_steps, help="of the first stage")
-    made.add_argument("--batch", type=int, default=16)
-    made.add_argument("--lr", type=float, default=1e-3)
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--device", choices=("auto", "cpu"), default="auto")
-    made.add_argument("--score", action="store_true", help="do not train: measure OUT/model and write its card")
-    made.add_argument("--install", action="store_true", help="put the model where the package ships it")
     return made
 
 
@@ -103,12 +92,12 @@ def finish(
     size = sum(weight.numel() for weight in model.network.parameters())
     assert size <= MOST_PARAMETERS, f"{size} parameters are too many to ship"
     card = {
-        "name": name,
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": f"python packages/audio/examples/train_shipped_{name}.py OUT --steps {arguments.steps} "
-        f"--auxiliary-steps {arguments.auxiliary_steps} --batch {arguments.batch} --lr {arguments.lr:g} "
-        f"--seed {arguments.seed}",
-        "device": device_name(device_of(arguments.device)),
+        **shipping.made_by(
+            name,
+            f"packages/audio/examples/train_shipped_{name}.py",
+            arguments,
+            f"--auxiliary-steps {arguments.auxiliary_steps}",
+        ),
         "trained_on": trained_on,
         "licence": licence,
         "mel": asdict(model.config.mel),
@@ -120,10 +109,4 @@ def finish(
             **measure(model),
         },
     }
-    with atomic_path(arguments.out / "model" / "card.json") as part:
-        write_json(part, card)
-    print(f"wrote {arguments.out / 'model'}")
-    if arguments.install:
-        with atomic_path(WEIGHTS / name) as part:
-            shutil.copytree(arguments.out / "model", part)
-        print(f"installed it as {WEIGHTS / name}")
+    shipping.ship(arguments, card, WEIGHTS / name)

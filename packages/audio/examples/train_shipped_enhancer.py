@@ -23,7 +23,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -42,12 +41,11 @@ from degauss.audio.rooms import SomeInRooms
 from degauss.audio.spectra import Compressed
 from degauss.audio.speech_metrics import dnsmos, estoi, pesq_wideband
 from degauss.audio.waves import Wave, mono, read, resample
-from degauss.core.doctor import device_name
 from degauss.core.errors import InputError
-from degauss.core.files import atomic_path, write_json
 from degauss.core.nets.ncsnpp import NCSNppConfig
 from degauss.core.noise import Noise
-from degauss.core.options import device_of, progress
+from degauss.core.options import progress
+from degauss.core.shipping import made_by, parser, ship
 from degauss.core.solvers import solver_of
 from degauss.core.train import Data
 
@@ -251,12 +249,12 @@ def real_time(system: Callable[[Tensor, int], Tensor]) -> float:
 def card(model: Enhancer, arguments: argparse.Namespace) -> dict[str, Any]:
     said = [f"speech made for this by flite's voices {', '.join(FLITE)} (CMU's permissive licence)"]
     return {
-        "name": "enhancer",
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": f"python packages/audio/examples/train_shipped_enhancer.py OUT --steps {arguments.steps} "
-        f"--first-steps {arguments.first_steps} --batch {arguments.batch} --lr {arguments.lr:g} "
-        f"--precision {arguments.precision} --seed {arguments.seed}",
-        "device": device_name(device_of(arguments.device)),
+        **made_by(
+            "enhancer",
+            "packages/audio/examples/train_shipped_enhancer.py",
+            arguments,
+            f"--first-steps {arguments.first_steps} --precision {arguments.precision}",
+        ),
         "trained_on": [
             "Free Spoken Digit Dataset, takes 5 to 49, at four speeds (CC BY-SA 4.0)",
             "Erithacus voicebank, by Erithacus, at three speeds (CC BY 4.0)",
@@ -274,18 +272,10 @@ def card(model: Enhancer, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=1000, help="of both networks together")
-    parser.add_argument("--first-steps", type=int, default=2800, help="of the predictive network alone, before")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--precision", choices=("no", "bf16"), default="no")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
-    parser.add_argument("--score", action="store_true", help="do not train: measure OUT/model and write its card")
-    parser.add_argument("--install", action="store_true", help="put the model where the package ships it")
-    arguments = parser.parse_args()
+    options = parser(__doc__, steps=1000, batch=4, lr=2e-3)
+    options.add_argument("--first-steps", type=int, default=2800, help="of the predictive network alone, before")
+    options.add_argument("--precision", choices=("no", "bf16"), default="no")
+    arguments = options.parse_args()
     if arguments.score:
         model = Enhancer.load(arguments.out / "model")
     else:
@@ -299,13 +289,7 @@ def main() -> None:
             device=arguments.device,
         )
         model = fit(CONFIG, pairs(False), settings, first_steps=arguments.first_steps, valid=pairs(True))
-    with atomic_path(arguments.out / "model" / "card.json") as part:
-        write_json(part, card(model, arguments))
-    print(f"wrote {arguments.out / 'model'}")
-    if arguments.install:
-        with atomic_path(SHIPPED) as part:
-            shutil.copytree(arguments.out / "model", part)
-        print(f"installed it as {SHIPPED}")
+    ship(arguments, card(model, arguments), SHIPPED)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,8 @@ from degauss.audio import datasets, pitch, waves
 from degauss.audio.source_filter import SourceFilter, SourceFilterConfig
 from degauss.audio.spectra import MelConfig, log_mel
 from degauss.audio.vocoder_training import Recording, fit, recipe, recording
-from degauss.audio.vocoders import GriffinLim, Neural, Vocoder, World, copy_errors
-from degauss.core.files import atomic_path, write_json
+from degauss.audio.vocoders import SHIPPED, GriffinLim, Neural, Vocoder, World, copy_errors
+from degauss.core.shipping import made_by, parser, ship
 from degauss.core.train import Shuffle
 
 CONFIG = SourceFilterConfig()
@@ -129,10 +128,9 @@ def card(model: SourceFilter, arguments: argparse.Namespace) -> dict[str, Any]:
         "WORLD from mel": World(CONFIG.mel),
     }
     return {
-        "name": "vocoder",
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": f"python packages/audio/examples/train_shipped_vocoder.py OUT --steps {arguments.steps} "
-        f"--batch {arguments.batch} --words {arguments.words}",
+        **made_by(
+            "vocoder", "packages/audio/examples/train_shipped_vocoder.py", arguments, f"--words {arguments.words}"
+        ),
         "trained_on": [
             "Free Spoken Digit Dataset, takes 5 to 49, half of them at double speed (CC BY-SA 4.0)",
             "Erithacus voicebank, by Erithacus, as recorded and shifted by WORLD (CC BY 4.0)",
@@ -156,24 +154,22 @@ def card(model: SourceFilter, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=12000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--words", type=int, default=60, help="rows of six words for each of flite's voices")
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
-    parser.add_argument("--score", action="store_true", help="do not train: measure OUT/model and write its card")
-    arguments = parser.parse_args()
+    options = parser(__doc__, steps=12000, batch=8, lr=2e-3)
+    options.add_argument("--words", type=int, default=60, help="rows of six words for each of flite's voices")
+    arguments = options.parse_args()
     if arguments.score:
         model = SourceFilter.load(arguments.out / "model")
     else:
         settings = recipe(
-            arguments.out, steps=arguments.steps, batch=arguments.batch, lr=arguments.lr, device=arguments.device
+            arguments.out,
+            steps=arguments.steps,
+            batch=arguments.batch,
+            lr=arguments.lr,
+            seed=arguments.seed,
+            device=arguments.device,
         )
         model = fit(CONFIG, recordings(arguments.words), settings, CROP)
-    with atomic_path(arguments.out / "model" / "card.json") as part:
-        write_json(part, card(model, arguments))
+    ship(arguments, card(model, arguments), SHIPPED)
 
 
 if __name__ == "__main__":

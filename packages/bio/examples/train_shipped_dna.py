@@ -12,7 +12,7 @@ sees their cell type four times of five. Chromosome 2 is looked at on the way; c
 from __future__ import annotations
 
 import torch
-from _shipping import finish, parser, trained
+from _shipping import finish, trained
 from torch import Tensor
 
 from degauss.bio import datasets
@@ -21,6 +21,7 @@ from degauss.bio.datasets import Site
 from degauss.bio.model import ModelConfig
 from degauss.bio.nets import ConvNetConfig
 from degauss.bio.training import Batch, Sequences
+from degauss.core.shipping import parser
 
 LENGTH, OFF = 100, 10
 NET = ConvNetConfig(width=64, kernel=9, dilations=(1, 1, 4, 16) * 2)

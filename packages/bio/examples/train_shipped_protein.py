@@ -13,13 +13,14 @@ four letters are those of sites 39, 40, 41 and 54 (VDGV in nature). All 160,000 
 from __future__ import annotations
 
 import torch
-from _shipping import finish, parser, trained
+from _shipping import finish, trained
 
 from degauss.bio import datasets
 from degauss.bio.alphabets import PROTEIN
 from degauss.bio.model import ModelConfig
 from degauss.bio.nets import TransformerConfig
 from degauss.bio.training import Batch, Sequences, held_out
+from degauss.core.shipping import parser
 
 NET = TransformerConfig(width=64, depth=3, heads=4, dropout=0.1)
 FITNESS = (0.05, 1.0)

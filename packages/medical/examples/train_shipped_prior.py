@@ -16,20 +16,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from skimage.measure import label
 
-from degauss.core.doctor import device_name
 from degauss.core.errors import InputError
-from degauss.core.files import atomic_path, write_json
-from degauss.core.options import device_of
+from degauss.core.shipping import made_by, parser, ship
 from degauss.core.train import TrainConfig
 from degauss.medical import datasets
 from degauss.medical.prior import FULL, SHIPPED, PriorConfig, SlicePrior
@@ -116,17 +111,9 @@ LIMITS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="directory of the run; run again to go on")
-    parser.add_argument("--modality", choices=tuple(DATA), required=True)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
-    parser.add_argument("--score", action="store_true", help="do not train: measure OUT/model and write its card")
-    parser.add_argument("--install", action="store_true", help="put the model where the package ships it")
-    arguments = parser.parse_args()
+    options = parser(__doc__, steps=6000, batch=8, lr=1e-3)
+    options.add_argument("--modality", choices=tuple(DATA), required=True)
+    arguments = options.parse_args()
 
     data = DATA[arguments.modality]()
     slices = Slices(data.training, data.cuts, arguments.batch, arguments.seed)
@@ -162,24 +149,14 @@ def finish(
     if prior.config.modality != modality:
         raise InputError(f"{folder} is a prior of {prior.config.modality}, not of {modality}.")
     card: dict[str, Any] = {
-        "name": modality,
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": f"python packages/medical/examples/train_shipped_prior.py OUT --modality {modality} --steps "
-        f"{arguments.steps} --batch {arguments.batch} --lr {arguments.lr:g} --seed {arguments.seed}",
-        "device": device_name(device_of(arguments.device)),
+        **made_by(modality, "packages/medical/examples/train_shipped_prior.py", arguments, f"--modality {modality}"),
         "licence": "Apache-2.0",
         "never_seen": "the CT of the torso (TotalSegmentator repository), the T1 of OASIS (voxelmorph)",
         "limits": f"{LIMITS[modality]} Not for diagnostic use.",
         **card_of(prior, *slices, settings, {"volumes": data.origins}),
     }
-    with atomic_path(folder / "card.json") as part:
-        write_json(part, card)
     print(json.dumps(card["metrics"], indent=2))
-    print(f"wrote {folder}")
-    if arguments.install:
-        with atomic_path(SHIPPED / modality) as part:
-            shutil.copytree(folder, part)
-        print(f"installed it as {SHIPPED / modality}")
+    ship(arguments, card, SHIPPED / modality)
 
 
 if __name__ == "__main__":

@@ -30,13 +30,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import WEIGHTS, load_model, load_weights, save_model
+from degauss.core.checkpoint import load_frozen, save_model
 from degauss.core.denoiser import Denoiser, Karras, NetworkDenoiser
 from degauss.core.errors import InputError, check_range, near_miss
-from degauss.core.files import atomic_path, settled, write_json
 from degauss.core.nets.ncsnpp import NCSNpp, NCSNppConfig
 from degauss.core.posterior import Point
 from degauss.core.schedule import Cosine
+from degauss.core.shipping import find_shipped, shipped_in
 from degauss.threed.cameras import Orbits
 from degauss.threed.prior import Condition, block_rows, decode_pixels, encode_pixels, guided
 from degauss.threed.views import Views
@@ -130,14 +130,7 @@ class EmbeddedPrior:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EmbeddedPrior:
         """A saved prior, frozen, in eval mode; `InputError` for anything that is not one."""
-        weights, values = load_model(path, KIND)
-        try:
-            prior = cls.new(_config(values))
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: the configuration is not that of an embedded prior ({error}).") from None
-        load_weights(prior.network, weights, path)
-        prior.network.eval().requires_grad_(False)
-        return prior
+        return load_frozen(path, KIND, "an embedded prior", lambda values: cls.new(_config(values)))
 
     def save(
         self,
@@ -146,10 +139,7 @@ class EmbeddedPrior:
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write the prior as a folder, with a card if there is one, and other weights than the network's if given."""
-        save_model(path, self.network if weights is None else weights, KIND, asdict(self.config))
-        if card is not None:
-            with atomic_path(Path(path) / "card.json") as part:
-                write_json(part, card)
+        save_model(path, self.network if weights is None else weights, KIND, asdict(self.config), card=card)
 
     @property
     def schedule(self) -> Cosine:
@@ -251,25 +241,13 @@ class _InRange:
 
 
 def find_prior(name: str | os.PathLike[str]) -> Path:
-    """The folder of a prior: of one that ships, by its name, or of any other, by its path.
-
-    Raises `InputError` if there is neither.
-    """
-    shipped = shipped_priors()
-    if str(name) in shipped:
-        return SHIPPED / name
-    path = settled(name)
-    if path.is_dir():
-        return path
-    known = f"those that ship are {', '.join(shipped)}" if shipped else "none ships; 'train-prior' makes one"
-    raise InputError(
-        f"there is no prior {str(name)!r}{near_miss(str(name), shipped)}: expected the folder of one; {known}."
-    )
+    """The folder of a prior, by the name of one that ships or by its path; `InputError` if there is neither."""
+    return find_shipped(name, SHIPPED, "prior", "train-prior")
 
 
 def shipped_priors() -> list[str]:
     """The names of the priors that ship with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}"))
+    return shipped_in(SHIPPED)
 
 
 def _config(values: dict[str, Any]) -> EmbeddedConfig:

@@ -12,7 +12,6 @@ The name of the object is left out at times, and so is the view, so that one net
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +22,11 @@ from torch import Tensor, nn
 
 from degauss.core.cli import provenance
 from degauss.core.denoiser import Karras, expand
-from degauss.core.errors import InputError, check_range
-from degauss.core.files import atomic_path, read_json, write_json
+from degauss.core.errors import check_range
 from degauss.core.jump import weyl
 from degauss.core.noise import Noise
 from degauss.core.options import Report
-from degauss.core.train import TrainConfig, train
+from degauss.core.train import TrainConfig, remember, train
 from degauss.threed.cameras import Orbits
 from degauss.threed.embedded_prior import EmbeddedConfig, EmbeddedPrior, told
 from degauss.threed.meshes import Mesh
@@ -40,7 +38,6 @@ _DENSER = 1.5
 _NAMELESS, _VIEWLESS = 1, 2  # draws of the noise; 0 is that of the pictures
 _MEASURED = 256  # pictures whose root mean square is taken
 _UNSEEN, _ELSEWHERE = 40, 1000  # pictures of a class that are not trained on, and what moves the seed of their views
-_BEGUN = "prior.json"
 _VALID = 20  # keys the noise that unseen pictures are measured in
 
 
@@ -174,7 +171,7 @@ def fit(
     """
     prior = EmbeddedPrior.new(config, settings.seed)
     loss = DenoisingLoss(prior, nameless, viewless)
-    _begin(settings.out, config, loss)
+    remember(settings.out, "a prior", {**asdict(config), "nameless": nameless, "viewless": viewless})
     evaluate = None if unseen is None else _validation(DenoisingLoss(prior, 0.0, 0.0), unseen)
     result = train(prior.network, loss, data, settings, evaluate=evaluate)
     prior.save(settings.out / "model", weights=result.weights)
@@ -208,23 +205,6 @@ def card_of(
         "metrics": metrics(prior, meshes, unseen(range(len(unseen.images)))),
         "provenance": provenance(),
     }
-
-
-def _begin(out: Path, config: EmbeddedConfig, loss: DenoisingLoss) -> None:
-    """Note what is trained in a directory, or see that it is the same."""
-    wanted: dict[str, Any] = {**asdict(config), "nameless": loss.nameless, "viewless": loss.viewless}
-    about = json.loads(json.dumps(wanted))
-    if not (out / _BEGUN).exists():
-        with atomic_path(out / _BEGUN) as part:
-            write_json(part, about)
-        return
-    found = read_json(out / _BEGUN)
-    for name, value in about.items():
-        if found.get(name) != value:
-            raise InputError(
-                f"{out} holds the training of a prior with {name} = {found.get(name)}, but {name} = {value} is asked "
-                "for: ask for the same or name another directory."
-            )
 
 
 def _validation(loss: DenoisingLoss, unseen: ViewImages) -> Callable[[nn.Module], Mapping[str, float]]:

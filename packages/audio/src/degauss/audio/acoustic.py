@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from degauss.audio.frontend import Batch, FFTStack, Frontend, FrontendConfig
 from degauss.audio.spectra import MelConfig
 from degauss.audio.wavenet import WaveNet, WaveNetConfig
-from degauss.core.checkpoint import load_model, load_weights, save_model
+from degauss.core.checkpoint import load_frozen, save_model
 from degauss.core.denoiser import X0, Denoiser, NetworkDenoiser, V
 from degauss.core.errors import InputError, check_option, check_range, near_miss
 from degauss.core.posterior import Point
@@ -240,18 +240,15 @@ class AcousticModel:
     @classmethod
     def load(cls, path: str | Path) -> AcousticModel:
         """A saved model, frozen, in eval mode; `InputError` for anything that is not one."""
-        weights, about = load_model(path, KIND)
-        try:
-            facts = Facts.from_json(about.pop("facts"))
-            about["mel"] = MelConfig(**about["mel"])
-            config = AcousticConfig(**about)
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: the configuration is not that of an acoustic model ({error}).") from None
+        return load_frozen(path, KIND, "an acoustic model", cls._unfitted)
+
+    @classmethod
+    def _unfitted(cls, about: dict[str, Any]) -> AcousticModel:
+        """A model of a saved configuration, its statistics still to be read."""
+        facts = Facts.from_json(about.pop("facts"))
+        config = AcousticConfig(mel=MelConfig(**about.pop("mel")), **about)
         mels = torch.zeros(config.mel.n_mels)
-        model = cls.new(config, Statistics(mels, mels, torch.zeros(len(config.voices))), facts)
-        load_weights(model.network, weights, path)
-        model.network.eval().requires_grad_(False)
-        return model
+        return cls.new(config, Statistics(mels, mels, torch.zeros(len(config.voices))), facts)
 
     def save(self, path: str | Path) -> None:
         """Write the model as a directory; a boundary that was fitted to other weights there goes."""

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from degauss.audio.spectra import Compressed
-from degauss.core.checkpoint import load_model, load_weights, save_model
+from degauss.core.checkpoint import load_frozen, save_model
 from degauss.core.denoiser import Denoiser, Karras, NetworkDenoiser, Prediction, Score, expand
 from degauss.core.errors import InputError, check_range
 from degauss.core.gaussian import dpmpp
@@ -200,13 +200,7 @@ class Enhancer:
     @classmethod
     def load(cls, path: str | Path) -> Enhancer:
         """A saved model, frozen, in eval mode; `InputError` for anything that is not one."""
-        weights, values = load_model(path, KIND)
-        try:
-            model = cls.new(_config(values))
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: the configuration is not that of an enhancer ({error}).") from None
-        load_weights(model.network, weights, path)
-        return model.frozen()
+        return load_frozen(path, KIND, "an enhancer", lambda values: cls.new(_config(values))).frozen()
 
     def frozen(self) -> Enhancer:
         """This model in eval mode without gradients, its weights laid out as convolutions want them on a CPU."""

@@ -41,7 +41,7 @@ from degauss.audio.consistency import agreeing
 from degauss.audio.envelope import envelope
 from degauss.audio.pitch import interpolated_log_f0
 from degauss.audio.spectra import MelConfig, istft, stft
-from degauss.core.checkpoint import load_model, load_weights, save_model
+from degauss.core.checkpoint import load_frozen, save_model
 from degauss.core.errors import InputError, check_range
 from degauss.core.noise import Noise
 
@@ -249,15 +249,11 @@ class SourceFilter:
     @classmethod
     def load(cls, path: str | Path) -> SourceFilter:
         """A saved model, frozen, in eval mode; `InputError` for anything that is not one."""
-        weights, values = load_model(path, KIND)
-        try:
-            mel = MelConfig(**values.pop("mel"))
-            model = cls.new(SourceFilterConfig(mel, **values))
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: the configuration is not that of a vocoder ({error}).") from None
-        load_weights(model.network, weights, path)
-        model.network.eval().requires_grad_(False)
-        return model
+        return load_frozen(path, KIND, "a vocoder", cls._unfitted)
+
+    @classmethod
+    def _unfitted(cls, values: dict[str, Any]) -> SourceFilter:
+        return cls.new(SourceFilterConfig(MelConfig(**values.pop("mel")), **values))
 
     def save(self, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the model as a directory, with the given weights instead of the network's own if there are any."""

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from degauss.bio.alphabets import Alphabet, alphabet_of
 from degauss.bio.nets import ConvNetConfig, NetConfig, TransformerConfig
-from degauss.core.checkpoint import WEIGHTS, load_model, load_weights, save_model
+from degauss.core.checkpoint import WEIGHTS, load_frozen, save_model
 from degauss.core.denoiser import Denoiser
-from degauss.core.errors import InputError, check_option, near_miss
-from degauss.core.files import atomic_path, fingerprint, settled, write_json
+from degauss.core.errors import InputError, check_option
+from degauss.core.files import fingerprint, settled
 from degauss.core.jump import Absorbing, Conditioned, Subs, any_order, exact_log_likelihood
 from degauss.core.noise import Noise
 from degauss.core.posterior import Categorical
+from degauss.core.shipping import find_shipped, shipped_in
 
 KIND = "degauss.bio/sequences"
 SHIPPED = Path(__file__).parent / "weights"
@@ -82,21 +83,7 @@ class SequenceModel:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SequenceModel:
         """A saved model, frozen, in eval mode; `InputError` for anything that is not one."""
-        weights, values = load_model(path, KIND)
-        try:
-            net: dict[str, Any] = dict(values["net"])
-            kind = NETS[net.pop("kind")]
-            # JSON has lists where a configuration has tuples.
-            net = {name: _frozen(value) for name, value in net.items()}
-            config = ModelConfig(
-                alphabet_of(values["alphabet"]), values["length"], kind(**net), tuple(values["labels"])
-            )
-            model = cls.new(config)
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: the configuration is not that of a sequence model ({error!r}).") from None
-        load_weights(model.network, weights, path)
-        model.network.eval().requires_grad_(False)
-        return model
+        return load_frozen(path, KIND, "a sequence model", lambda values: cls.new(_config(values)))
 
     def save(
         self,
@@ -112,10 +99,7 @@ class SequenceModel:
             "labels": list(self.config.labels),
             "net": {"kind": net, **asdict(self.config.net)},
         }
-        save_model(path, self.network if weights is None else weights, KIND, values)
-        if card is not None:
-            with atomic_path(Path(path) / "card.json") as part:
-                write_json(part, card)
+        save_model(path, self.network if weights is None else weights, KIND, values, card=card)
 
     @property
     def alphabet(self) -> Alphabet:
@@ -175,30 +159,26 @@ class SequenceModel:
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
-    """The folder of a model: of one that ships, by its name, or of any other, by its path.
-
-    Raises `InputError` if there is neither.
-    """
-    shipped = shipped_models()
-    if str(name) in shipped:
-        return SHIPPED / name
-    path = settled(name)
-    if path.is_dir():
-        return path
-    known = f"those that ship are {', '.join(shipped)}" if shipped else "none ships; 'train' makes one"
-    raise InputError(
-        f"there is no model {str(name)!r}{near_miss(str(name), shipped)}: expected the folder of one; {known}."
-    )
+    """The folder of a model, by the name of one that ships or by its path; `InputError` if there is neither."""
+    return find_shipped(name, SHIPPED)
 
 
 def shipped_models() -> list[str]:
     """The names of the models that ship with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}"))
+    return shipped_in(SHIPPED)
 
 
 def weights_hash(path: str | os.PathLike[str]) -> str:
     """SHA-256 (hex) of a model's weights; its first twelve digits are what FASTA headers carry."""
     return fingerprint(settled(path) / WEIGHTS)
+
+
+def _config(values: dict[str, Any]) -> ModelConfig:
+    net: dict[str, Any] = dict(values["net"])
+    kind = NETS[net.pop("kind")]
+    # JSON has lists where a configuration has tuples.
+    net = {name: _frozen(value) for name, value in net.items()}
+    return ModelConfig(alphabet_of(values["alphabet"]), values["length"], kind(**net), tuple(values["labels"]))
 
 
 def _frozen(value: Any) -> Any:

@@ -10,10 +10,11 @@ What is held out is chosen by sequence: copies of a sequence are never on both s
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,7 +31,7 @@ from degauss.core.cli import provenance
 from degauss.core.errors import InputError, check_range
 from degauss.core.jump import Absorbing, Subs, any_order, bits_per_token, weyl
 from degauss.core.noise import Noise
-from degauss.core.train import Shuffle, TrainConfig, train
+from degauss.core.train import Shuffle, TrainConfig, remember, train
 
 _DROP, _TURN, _PLACE = 2, 3, 4  # draws of the noise; 0 and 1 are the loss's
 _VALID = 20  # keys the states that held-out sequences are measured in
@@ -199,8 +200,17 @@ def fit(
     """Train a model, write it to ``out/model``, and return it, frozen, on the CPU.
 
     ``valid``: held-out sequences, whose bits per letter are logged, in the same states every time. A run that was
-    stopped goes on; see `degauss.core.train` for what it raises.
+    stopped goes on; see `degauss.core.train` for what it raises. `InputError` where ``out`` holds the run of another
+    model, or of other sequences.
     """
+    about = {
+        "alphabet": config.alphabet.name,
+        "length": config.length,
+        "labels": config.labels,
+        "network": asdict(config.net),
+        "sequences": hashlib.sha256(data.tokens.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest()[:12],
+    }
+    remember(settings.out, "a model", about)
     model = SequenceModel.new(config, settings.seed)
     loss = MaskedLoss(config, dropped)
     evaluate = None if valid is None else _validation(MaskedLoss(config, 0.0), valid)

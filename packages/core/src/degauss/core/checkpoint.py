@@ -1,7 +1,8 @@
 """Checkpoints: safetensors and JSON in a directory that is whole or absent, never a pickle.
 
 **A model** is a directory of ``model.safetensors`` and ``config.json``. The latter says what kind of model it
-is (``"degauss.timeseries/tsdiff"``), in which version of this layout, and with which configuration.
+is (``"degauss.timeseries/tsdiff"``), in which version of this layout, and with which configuration. ``card.json``
+may stand beside them and tell of its training.
 
 **A tree** is any nesting of dicts, lists, tuples, tensors and scalars, such as the state of an optimizer:
 the tensors go to ``NAME.safetensors``, the nesting to ``NAME.json``, and both come back exactly.
@@ -11,9 +12,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -27,9 +28,9 @@ from degauss.core.files import atomic_path, read_json, settled, write_json
 from degauss.core.files import remove as remove  # noqa: PLC0414
 
 FORMAT_VERSION = 1
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
 # What may lie in a model's directory; one that holds anything else is not ours to replace.
-_MODEL_FILES = {WEIGHTS, CONFIG, "card.json"}
+_MODEL_FILES = {WEIGHTS, CONFIG, CARD}
 
 
 # --- models -------------------------------------------------------------------------------------------------
@@ -49,12 +50,13 @@ def save_model(
     config: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
     companions: Collection[str] = (),
+    card: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model's directory in one piece, replacing an older model there.
 
     ``model``: a module or its state dict. ``kind``: what `load_model` will ask for. ``config``: whatever JSON
-    can hold. ``companions``: files of an older model that go with it. Raises `InputError` if a weight is not finite or
-    if ``path`` holds something that is no model.
+    can hold. ``companions``: files of an older model that go with it. ``card``: what its card says, if it has one.
+    Raises `InputError` if a weight is not finite or if ``path`` holds something that is no model.
     """
     weights = dict(model.state_dict() if isinstance(model, nn.Module) else model)
     _check_finite(weights, f"refused to write {path}")
@@ -68,6 +70,8 @@ def save_model(
         partial.mkdir()
         write_tensors(partial / WEIGHTS, weights)
         write_json(partial / CONFIG, about)
+        if card is not None:
+            write_json(partial / CARD, card)
 
 
 def load_model(path: str | os.PathLike[str], kind: str) -> Loaded:
@@ -81,6 +85,32 @@ def load_model(path: str | os.PathLike[str], kind: str) -> Loaded:
     weights = read_tensors(folder / WEIGHTS)
     _check_finite(weights, f"{folder / WEIGHTS} is damaged")
     return Loaded(weights, cast("dict[str, Any]", config))
+
+
+class HasNetwork(Protocol):
+    """What a model is here: something with a network."""
+
+    @property
+    def network(self) -> nn.Module: ...
+
+
+M = TypeVar("M", bound=HasNetwork)
+
+
+def load_frozen(path: str | os.PathLike[str], kind: str, what: str, build: Callable[[dict[str, Any]], M]) -> M:
+    """What ``build`` makes of a saved configuration, with the saved weights, frozen, in eval mode.
+
+    ``what``: what such a model is called. Raises `InputError` as `load_model` does, and where ``build`` finds that a
+    configuration lacks a value or has a wrong one (`TypeError`, `KeyError`, `ValueError`).
+    """
+    weights, config = load_model(path, kind)
+    try:
+        model = build(config)
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: the configuration is not that of {what} ({error}).") from None
+    load_weights(model.network, weights, path)
+    model.network.eval().requires_grad_(False)
+    return model
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:

@@ -23,14 +23,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import WEIGHTS, load_model, load_weights, save_model
+from degauss.core.checkpoint import load_frozen, save_model
 from degauss.core.denoiser import Denoiser, Karras, NetworkDenoiser
-from degauss.core.errors import InputError, check_option, check_range, near_miss
-from degauss.core.files import atomic_path, settled, write_json
+from degauss.core.errors import InputError, check_option, check_range
 from degauss.core.inverse.slices import SliceWise
 from degauss.core.nets.ncsnpp import NCSNpp, NCSNppConfig
 from degauss.core.posterior import Point
 from degauss.core.schedule import Schedule
+from degauss.core.shipping import find_shipped, shipped_in
 from degauss.medical.scans import Modality, Scan
 from degauss.medical.volumes import CT_FULL
 
@@ -90,14 +90,7 @@ class SlicePrior:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SlicePrior:
         """A saved prior, frozen, in eval mode; `InputError` for anything that is not one."""
-        weights, values = load_model(path, KIND)
-        try:
-            prior = cls.new(_config(values))
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: the configuration is not that of a slice prior ({error}).") from None
-        load_weights(prior.network, weights, path)
-        prior.network.eval().requires_grad_(False)
-        return prior
+        return load_frozen(path, KIND, "a slice prior", lambda values: cls.new(_config(values)))
 
     def save(
         self,
@@ -106,10 +99,7 @@ class SlicePrior:
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write the prior as a folder, with a card if there is one, and other weights than the network's if given."""
-        save_model(path, self.network if weights is None else weights, KIND, asdict(self.config))
-        if card is not None:
-            with atomic_path(Path(path) / "card.json") as part:
-                write_json(part, card)
+        save_model(path, self.network if weights is None else weights, KIND, asdict(self.config), card=card)
 
     @property
     def device(self) -> torch.device:
@@ -164,25 +154,13 @@ class InRange:
 
 
 def find_prior(name: str | os.PathLike[str]) -> Path:
-    """The folder of a prior: of one that ships, by its name, or of any other, by its path.
-
-    Raises `InputError` if there is neither.
-    """
-    shipped = shipped_priors()
-    if str(name) in shipped:
-        return SHIPPED / name
-    path = settled(name)
-    if path.is_dir():
-        return path
-    known = f"those that ship are {', '.join(shipped)}" if shipped else "none ships; 'train-prior' makes one"
-    raise InputError(
-        f"there is no prior {str(name)!r}{near_miss(str(name), shipped)}: expected the folder of one; {known}."
-    )
+    """The folder of a prior, by the name of one that ships or by its path; `InputError` if there is neither."""
+    return find_shipped(name, SHIPPED, "prior", "train-prior")
 
 
 def shipped_priors() -> list[str]:
     """The names of the priors that ship with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}"))
+    return shipped_in(SHIPPED)
 
 
 def _config(values: dict[str, Any]) -> PriorConfig:

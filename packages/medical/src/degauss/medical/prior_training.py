@@ -11,7 +11,6 @@ Karras, Aittala, Aila, Laine 2022, "Elucidating the Design Space of Diffusion-Ba
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,11 +22,9 @@ from torch import Tensor, nn
 
 from degauss.core.cli import provenance
 from degauss.core.denoiser import Karras, expand
-from degauss.core.errors import InputError
-from degauss.core.files import atomic_path, read_json, write_json
 from degauss.core.jump import weyl
 from degauss.core.noise import Noise
-from degauss.core.train import TrainConfig, train
+from degauss.core.train import TrainConfig, remember, train
 from degauss.medical.prior import PriorConfig, SlicePrior
 from degauss.medical.prior_quality import metrics
 from degauss.medical.slices import Slices
@@ -35,7 +32,6 @@ from degauss.medical.slices import Slices
 _EVEN = 0.2  # share of the levels that are even in log sigma
 _MEDIAN, _SPREAD = 0.6, 1.4  # of the others: in units of s, and of log sigma
 _MEASURED = 256  # slices whose root mean square is taken
-_BEGUN = "prior.json"
 _VALID, _VALID_SLICES = 20, 16  # keys the noise that held-out slices are measured in; so many of each size
 
 
@@ -111,7 +107,7 @@ def fit(config: PriorConfig, data: Slices, held_out: Slices | None, settings: Tr
     ``held_out``: slices whose loss is logged, in the same noise every time. A run that was stopped goes on; see
     `degauss.core.train` for what it raises. `InputError` where ``out`` holds the run of another prior.
     """
-    _begin(settings.out, config)
+    remember(settings.out, "a prior", asdict(config))
     prior = SlicePrior.new(config, settings.seed)
     loss = DenoisingLoss(config)
     evaluate = None if held_out is None else _validation(loss, held_out)
@@ -144,22 +140,6 @@ def card_of(
         "metrics": metrics(prior, data, held_out),
         "provenance": provenance(),
     }
-
-
-def _begin(out: Path, config: PriorConfig) -> None:
-    """Note what is trained in a directory, or see that it is the same."""
-    path, wanted = out / _BEGUN, json.loads(json.dumps(asdict(config)))
-    if not path.exists():
-        with atomic_path(path) as part:
-            write_json(part, wanted)
-        return
-    found = read_json(path)
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise InputError(
-                f"{out} holds the run of another prior or other volumes, whose {name} is {found.get(name)} and not "
-                f"{value}: name another directory."
-            )
 
 
 def _validation(loss: DenoisingLoss, held_out: Slices) -> Callable[[nn.Module], Mapping[str, float]]:

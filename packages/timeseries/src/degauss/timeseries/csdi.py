@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import load_model, load_weights, read_tensors, save_model
+from degauss.core.checkpoint import load_frozen, load_weights, read_tensors, save_model
 from degauss.core.denoiser import Denoiser, eps_prediction
 from degauss.core.errors import InputError, check_range
 from degauss.core.gaussian.exponential import ddim
@@ -101,15 +101,14 @@ class CSDI:
     @classmethod
     def load(cls, path: str | Path) -> CSDI:
         """A saved model, frozen, in eval mode; `InputError` for anything that is not one."""
-        weights, values = load_model(path, KIND)
-        try:
-            centre, width, span, names, step = (values.pop(name) for name in Units._fields)
-            span = None if span is None else _array(span)
-            units = Units(_array(centre), _array(width), span, tuple(names), str(step))
-            model = cls.new(CSDIConfig(**values), units)
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: the configuration is not that of a CSDI model ({error}).") from None
-        return model._frozen(weights, path)
+        return load_frozen(path, KIND, "a CSDI model", cls._unfitted)
+
+    @classmethod
+    def _unfitted(cls, values: dict[str, Any]) -> CSDI:
+        centre, width, span, names, step = (values.pop(name) for name in Units._fields)
+        span = None if span is None else _array(span)
+        units = Units(_array(centre), _array(width), span, tuple(names), str(step))
+        return cls.new(CSDIConfig(**values), units)
 
     @classmethod
     def load_published(cls, path: str | Path, units: Units, config: CSDIConfig | None = None) -> CSDI:
@@ -124,12 +123,10 @@ class CSDI:
             name.removeprefix("diffmodel."): value.squeeze(-1) if value.ndim == 3 else value
             for name, value in read_tensors(Path(path)).items()
         }
-        return cls.new(CSDIConfig() if config is None else config, units)._frozen(weights, path)
-
-    def _frozen(self, weights: dict[str, Tensor], path: str | Path) -> CSDI:
-        load_weights(self.network, weights, path)
-        self.network.eval().requires_grad_(False)
-        return self
+        model = cls.new(CSDIConfig() if config is None else config, units)
+        load_weights(model.network, weights, path)
+        model.network.eval().requires_grad_(False)
+        return model
 
     def save(self, path: str | Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write the model as a directory, with the given weights instead of the network's own if there are any."""

@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from degauss.core.checkpoint import load_model, load_weights, save_model
+from degauss.core.checkpoint import load_frozen, save_model
 from degauss.core.denoiser import Denoiser, Network, expand, x0_prediction
 from degauss.core.errors import InputError, check_range
 from degauss.core.gaussian.exponential import dpmpp
@@ -141,19 +141,16 @@ class PaDTS:
     @classmethod
     def load(cls, path: str | Path) -> PaDTS:
         """A saved model, frozen, in eval mode; `InputError` for anything that is not one."""
-        weights, values = load_model(path, KIND)
-        try:
-            low, high = (np.asarray(values.pop(name), np.float64) for name in ("low", "high"))
-            units, facts = Units(low, high, tuple(values.pop("names"))), values.pop("facts")
-            config = PaDTSConfig(**values)
-            if low.shape != (config.features,) or high.shape != low.shape or len(units.names) != config.features:
-                raise ValueError("low, high and names do not fit features")
-            model = cls.new(config, units, facts)
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: the configuration is not that of a PaD-TS model ({error}).") from None
-        load_weights(model.network, weights, path)
-        model.network.eval().requires_grad_(False)
-        return model
+        return load_frozen(path, KIND, "a PaD-TS model", cls._unfitted)
+
+    @classmethod
+    def _unfitted(cls, values: dict[str, Any]) -> PaDTS:
+        low, high = (np.asarray(values.pop(name), np.float64) for name in ("low", "high"))
+        units, facts = Units(low, high, tuple(values.pop("names"))), values.pop("facts")
+        config = PaDTSConfig(**values)
+        if low.shape != (config.features,) or high.shape != low.shape or len(units.names) != config.features:
+            raise ValueError("low, high and names do not fit features")
+        return cls.new(config, units, facts)
 
     def save(self, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the model as a directory, with the given weights instead of the network's own if there are any."""

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import load_model, load_weights, save_model
+from degauss.core.checkpoint import load_frozen, save_model
 from degauss.core.denoiser import NetworkDenoiser, eps_prediction
 from degauss.core.errors import InputError, check_option, check_range
 from degauss.core.gaussian.exponential import ddim
@@ -85,15 +85,7 @@ class TSDiff:
     @classmethod
     def load(cls, path: str | Path) -> TSDiff:
         """A saved model, frozen, in eval mode; `InputError` for anything that is not one."""
-        weights, values = load_model(path, KIND)
-        try:
-            config = TSDiffConfig(**values)
-        except TypeError as error:
-            raise InputError(f"{path}: the configuration is not that of a TSDiff model ({error}).") from None
-        model = cls.new(config)
-        load_weights(model.network, weights, path)
-        model.network.eval().requires_grad_(False)
-        return model
+        return load_frozen(path, KIND, "a TSDiff model", lambda values: cls.new(TSDiffConfig(**values)))
 
     def save(self, path: str | Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write the model as a directory, with the given weights instead of the network's own if there are any."""

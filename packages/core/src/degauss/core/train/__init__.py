@@ -14,14 +14,15 @@ Learning rate: lr * min(1, (k+1)/warmup), and for "cosine" times (1 + cos(pi (k 
 after the warm-up. Average of the weights (Polyak and Juditsky 1992; here exponential, in float32 or better):
 a_{k+1} = d_k a_k + (1 - d_k) w_{k+1} with d_k = ema, or min(ema, (1 + k)/(10 + k)) with ``ema_warmup``.
 
-A run's directory: ``checkpoints/step-NNNNNNNN/`` (the last two), ``metrics.jsonl``, and TensorBoard's events.
+A run's directory: ``checkpoints/step-NNNNNNNN/`` (the last two), ``metrics.jsonl``, TensorBoard's events,
+and ``model.json``, what is trained there (`remember`).
 """
 
 from degauss.core.train.batches import Data, Shuffle
 from degauss.core.train.config import TrainConfig, Trained, learning_rate
 from degauss.core.train.loop import Loss, adamw, train
 from degauss.core.train.process import Interrupted
-from degauss.core.train.run import Diverged, latest_checkpoint
+from degauss.core.train.run import Diverged, latest_checkpoint, remember
 
 __all__ = [
     "Data",
@@ -34,5 +35,6 @@ __all__ = [
     "adamw",
     "latest_checkpoint",
     "learning_rate",
+    "remember",
     "train",
 ]

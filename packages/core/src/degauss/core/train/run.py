@@ -26,11 +26,11 @@ from degauss.core.checkpoint import (
     write_tensors,
 )
 from degauss.core.errors import InputError
-from degauss.core.files import atomic_path, remove, write_json
+from degauss.core.files import atomic_path, read_json, remove, write_json
 from degauss.core.train.config import TrainConfig, learning_rate
 
 KIND = "degauss.core/train"
-AVERAGE, STATE, ABOUT = "ema.safetensors", "state", "train.json"
+AVERAGE, STATE, ABOUT, NOTE = "ema.safetensors", "state", "train.json", "model.json"
 _KEPT = 2
 # What may differ when a run goes on: where, how fast and how far it goes, not what a step computes.
 _FREE = (
@@ -46,6 +46,26 @@ def latest_checkpoint(out: Path) -> Path | None:
     """The newest checkpoint of a run, a directory with model.safetensors and, with ema, ema.safetensors."""
     saved = sorted((out / "checkpoints").glob("step-*"))
     return saved[-1] if saved else None
+
+
+def remember(out: Path, what: str, about: Mapping[str, Any]) -> None:
+    """Note in a run's directory what is trained there, so that it does not go on as the training of something else.
+
+    ``what``: what a model is called ("a prior"); ``about``: whatever JSON can hold. Raises `InputError` where the
+    directory holds another note.
+    """
+    wanted = json.loads(json.dumps(about))
+    if not (out / NOTE).exists():
+        with atomic_path(out / NOTE) as part:
+            write_json(part, wanted)
+        return
+    found = read_json(out / NOTE)
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise InputError(
+                f"{out} holds the training of {what} with {name} = {found.get(name)}, but {name} = {value} is asked "
+                "for: ask for the same or name another directory."
+            )
 
 
 class Average:
