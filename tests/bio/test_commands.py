@@ -65,6 +65,17 @@ def test_a_sequence_does_not_depend_on_its_batch(solver):
         assert one.log_prob == pytest.approx(other.log_prob, abs=1e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_gpu_draws_what_a_cpu_draws(invoke, model_folder, solver):
+    folder = model_folder(40, ("K562",))
+    for device in ("cpu", "cuda"):
+        words = ["generate", "--model", folder, "--n", "16", "--label", "K562", "--solver", solver, "--steps", "20"]
+        assert invoke([*words, "--seed", "3", "--device", device, "--out", f"{device}.fasta"])[0] == 0
+    here, there = (read_sequences(f"{device}.fasta") for device in ("cpu", "cuda"))
+    assert [record.sequence for record in here] == [record.sequence for record in there]
+
+
 def test_skipping_draws_what_ancestral_sampling_draws():
     model = random_model(10)
     skipped, ancestral = (draw(model, Sampling(name, 6), range(9)) for name in ("skipping", "ancestral"))

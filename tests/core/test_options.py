@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from degauss.core.errors import InputError
 from degauss.core.options import check_directory, check_file, check_place, device_of, progress
@@ -45,7 +46,11 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match="no CUDA device"):
         device_of("cuda")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert [device_of(name) for name in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
+    monkeypatch.setattr("torch.backends.cudnn.allow_tf32", True)
+    assert device_of("cpu") == "cpu"
+    assert torch.backends.cudnn.allow_tf32
+    assert [device_of(name) for name in ("auto", "cuda")] == ["cuda", "cuda"]
+    assert not torch.backends.cudnn.allow_tf32  # convolutions as on a CPU
 
 
 def test_a_bar_is_drawn_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,20 @@ Report = Callable[[int, int], None]
 
 
 def device_of(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """Where to compute; `InputError` for a device that this machine has not."""
+    """Where to compute; `InputError` for a device that this machine has not.
+
+    Where it is CUDA, convolutions are in full float32 from here on: cuDNN would round them to ten bits, and what is
+    drawn would be another sample than on a CPU.
+    """
     import torch
 
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise InputError("device is 'cuda', but this machine has no CUDA device that torch can use.")
-    return "cuda" if there and name != "cpu" else "cpu"
+    if name == "cpu" or not there:
+        return "cpu"
+    torch.backends.cudnn.allow_tf32 = False
+    return "cuda"
 
 
 def check_file(path: Path, suffixes: Sequence[str]) -> None:
