@@ -17,7 +17,7 @@ from degauss.threed.distillation.annealing import Times
 from degauss.threed.distillation.residual import Asked, Method, loss
 from degauss.threed.oracle_prior import OraclePrior
 from degauss.threed.oracle_views import OracleViews
-from degauss.threed.prior import Condition, block_rows, decode_pixels, encode_pixels, guided
+from degauss.threed.prior import Condition, PixelPrior, block_rows
 from degauss.threed.views import Views
 
 SCHEDULE = Cosine()
@@ -26,16 +26,24 @@ TIMES = torch.tensor([0.1, 0.35, 0.6, 0.9], dtype=torch.float64)
 NOISE = Noise(3, range(4))
 
 
-class GaussianPrior:
+class GaussianPrior(PixelPrior):
     """Data N(mean, std^2) under each prompt, None without one; ``turn`` times the azimuth in degrees is added."""
+
+    schedule: Schedule = SCHEDULE
 
     def __init__(self, data: Mapping[str | None, tuple[float | Tensor, float]], turn: float = 0.0) -> None:
         self.data, self.turn = data, turn
-        self.schedule: Schedule = SCHEDULE
-        self.size, self.channels = SHAPE[2], SHAPE[1]
         self.vocabulary = tuple(name for name in data if name is not None)
         self.calls, self.rows = 0, 0
         self.asked: list[tuple[str | None, Tensor]] = []
+
+    @property
+    def size(self) -> int:
+        return SHAPE[2]
+
+    @property
+    def channels(self) -> int:
+        return SHAPE[1]
 
     def check(self, prompt: str, /) -> None:
         assert prompt in self.vocabulary
@@ -55,18 +63,6 @@ class GaussianPrior:
             return Point(torch.cat(parts))
 
         return answer
-
-    def denoiser(self, prompt: str, guidance: float = 1.0, views: Views | None = None) -> Denoiser[Point]:
-        return guided(self, prompt, guidance, views)
-
-    def unconditional(self, views: Views | None = None) -> Denoiser[Point]:
-        return self.together((Condition(None, views),))
-
-    def encode(self, rgb: Tensor, normal: Tensor) -> Tensor:
-        return encode_pixels(rgb, normal, self.size, self.channels)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return decode_pixels(x0)
 
 
 def prior(**data: tuple[float, float]) -> GaussianPrior:

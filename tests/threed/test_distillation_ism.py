@@ -131,6 +131,23 @@ def test_tsm_between_its_limits():
     assert sizes == sorted(sizes)
 
 
+def test_at_the_published_gamma_guidance_is_nearly_all_there_is():
+    """So a prior that has no doubt which object it sees leaves an image as wrong as it is, and ISM does not."""
+    path = Trajectory(Ramp.of(0.08))
+    guidance = ISM(trajectory=STILL).residual(asked(), images(), TIMES, NOISE, 0).gradient
+    published = TSM(trajectory=path).residual(asked(), images(), TIMES, NOISE, 0).gradient
+    wide = ISM(trajectory=path).residual(asked(), images(), TIMES, NOISE, 0).gradient
+
+    def alike(one: torch.Tensor, other: torch.Tensor) -> float:
+        return float(torch.nn.functional.cosine_similarity(one.flatten(), other.flatten(), dim=0))
+
+    assert alike(published, guidance) > 0.999
+    assert alike(published, guidance) > alike(wide, guidance)
+    plain = ClassifierFree(1.0)
+    assert distilled(TSM(plain, path), std=0.3) > 0.5
+    assert distilled(TSM(plain, path, gamma=1.0), std=0.3) < 0.05
+
+
 def test_an_image_gets_to_what_a_smooth_prior_knows():
     """Through a prior of single sharp images the inversion is stiff; with some blur it is not."""
     assert distilled(ISM(ClassifierFree(1.0), Trajectory(Ramp.of(0.08))), std=0.3) < 0.05

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from degauss.core.nets.ncsnpp import NCSNppConfig
+from degauss.threed.cameras import Orbits
 from degauss.threed.embedded_prior import EmbeddedConfig, EmbeddedPrior
 from degauss.threed.mesh_files import read_mesh, read_provenance, write_mesh
 from degauss.threed.splats import read_splats
@@ -86,6 +87,47 @@ def test_a_prior_of_ones_own(prior: Path, invoke: Invoke, here: Path) -> None:
     assert set(figures["janus"]) <= {"2", "3", "4", "5"}
 
 
+@pytest.fixture
+def shipped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedded prior that lies where the package's own does."""
+    network = NCSNppConfig(channels=8, multipliers=(1, 2), patch=2)
+    orbits = Orbits(elevation=(5.0, 25.0), radius=(2.3, 2.3), fov=(40.0, 40.0))
+    config = EmbeddedConfig(("chair", "spot"), 16, orbits=orbits, network=network)
+    place = here.parent / f"{here.name}-weights"
+    EmbeddedPrior.new(config).save(place / "embedded", {"licence": "Apache-2.0"})
+    monkeypatch.setattr("degauss.threed.embedded_prior.SHIPPED", place)
+
+
+def test_the_prior_that_ships_is_measured_against_the_mesh_behind_its_word(
+    shipped: None, invoke: Invoke, here: Path
+) -> None:
+    status, out, error = invoke(["generate", "chair", "--prior", "embedded", *SMALL, "--out", "chair.glb"])
+    assert (status, error) == (0, "")
+    assert "PSNR" in out
+    figures = json.loads((here / "chair/metrics.json").read_text())
+    assert figures["quality"].keys() >= {"psnr", "iou", "chamfer"}
+    run = json.loads((here / "chair/resolved.json").read_text())
+    assert run["orbits"]["elevation"] == [5.0, 25.0], "cameras must be those that the prior has seen"
+    assert run["method"]["guidance"] == 3.0, "knowing the truth makes no oracle of a learned prior"
+    made = read_provenance(here / "chair.glb")
+    assert (made["prior"], made["licence"]) == ("embedded", "Apache-2.0")
+
+
+def test_without_the_file_of_a_word_nothing_is_measured(
+    shipped: None, invoke: Invoke, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGAUSS_DATA", str(here))
+    assert invoke(["generate", "spot", "--prior", "embedded", *SMALL, "--out", "spot.glb"])[0] == 0
+    assert json.loads((here / "spot/metrics.json").read_text())["quality"] is None
+
+
+def test_stable_dreamer_by_name(mesh: Path, invoke: Invoke, here: Path) -> None:
+    words = [*ORACLE, "--representation", "gaussians", "--gaussians", "60", "--method", "stable-dreamer"]
+    assert invoke([*words, "--out", "a.ply"])[0] == 0
+    assert json.loads((here / "a/metrics.json").read_text())["method"] == "stable-dreamer"
+    assert json.loads((here / "a/resolved.json").read_text())["shape"] == 0.5
+
+
 def test_a_word_that_is_not_known_lists_those_that_are(prior: Path, refused: Refused) -> None:
     said = refused(["generate", "horse", "--prior", prior, "--out", "horse.glb"])
     assert "does not know 'horse'" in said
@@ -99,6 +141,8 @@ def test_a_word_that_is_not_known_lists_those_that_are(prior: Path, refused: Ref
         (["--out", "a.ply"], "splats are written of Gaussians, but this is a volume"),
         (["--method", "vsd"], "has none"),
         (["--steps", "0"], "steps must be at least 1"),
+        (["--method", "stable-dreamer", "--steps", "1"], "both stages need a step"),
+        (["--method", "stable-dreamer", "--annealing", "none"], "has times of its own"),
         (["--rate", "0"], "learning rates must be above 0"),
         (["--faces", "1"], "faces must be at least 4"),
         (["--prior", "oracle:none.glb"], "there is no mesh 'none.glb'"),

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import torch
 from degauss.core.errors import InputError
 from degauss.core.nets.ncsnpp import NCSNppConfig
 from degauss.core.noise import Noise
+from degauss.core.train.journal import forget
 from degauss.core.train.process import Interrupted
 from degauss.threed.densify import DensifyConfig
 from degauss.threed.distillation.vsd import Variational
@@ -70,6 +72,64 @@ def test_a_run_that_is_stopped_and_goes_on_is_an_unbroken_one_to_the_last_bit(ki
     assert second.evaluations == whole.evaluations == 6 * 2
     if kind == "gaussians":
         assert len(whole.scene.state_dict()["means"]) > 60, "it must have densified, or the test shows less"
+
+
+def latents() -> Any:
+    """A prior of x0 of its own, like a latent model's: the oracle's, but it sees colours turned over and pale."""
+
+    def encode(rgb: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
+        return 0.5 * PRIOR.encode(rgb.flip(-1), normal)
+
+    names = ("schedule", "size", "channels", "vocabulary", "check", "together", "denoiser", "unconditional", "decode")
+    return SimpleNamespace(**{name: getattr(PRIOR, name) for name in names}, encode=encode)
+
+
+def staged(steps: int = 6, **other: object) -> RunConfig:
+    return replace(config_of("gaussians"), regularisers=Regularisers(), steps=steps, shape=0.5, **other)
+
+
+def test_stable_dreamer_asks_for_the_shape_first_and_then_for_the_colours_of_latents() -> None:
+    latent = latents()
+    run = Run(staged(), PRIOR, latent=latent)
+    seen = [run.advance() for _ in range(6)]
+    assert [one.prior is latent for one in seen] == [False] * 3 + [True] * 3
+    # The first stage falls from high noise to that in which the second one stays.
+    highest = [stage.times.high(within) for stage, within in map(run.stages.at, range(6))]
+    assert highest[0] == pytest.approx(0.98)
+    assert highest[3:] == [pytest.approx(0.5)] * 3
+    assert highest == sorted(highest, reverse=True)
+    # Draws of the second stage are its own.
+    alone = Run(replace(staged(), shape=None), PRIOR)
+    assert fingerprint_of(alone.scene) != fingerprint_of(run.scene)
+
+
+@pytest.mark.parametrize("cut", [2, 3, 4])
+def test_a_run_in_stages_goes_on_across_their_border(cut: int, tmp_path: Path) -> None:
+    whole = Run(staged(), PRIOR, latent=latents())
+    for _ in range(6):
+        whole.advance()
+    first = Run(staged(), PRIOR, latent=latents())
+    for _ in range(cut):
+        first.advance()
+    first.save(tmp_path)
+    second = Run(staged(), PRIOR, latent=latents())
+    assert second.load(tmp_path)
+    go_on(second, tmp_path)
+    assert fingerprint_of(second.scene) == fingerprint_of(whole.scene)
+    # Must fail: a second stage that asks the first one's prior.
+    other = Run(staged(), PRIOR)
+    for _ in range(6):
+        other.advance()
+    assert fingerprint_of(other.scene) != fingerprint_of(whole.scene)
+    with pytest.raises(InputError, match=r"shape is 0\.5 there and None here"):
+        Run(replace(staged(), shape=None), PRIOR).load(tmp_path)
+
+
+def test_a_comparison_may_go_on_after_the_last_step() -> None:
+    run = Run(staged(steps=2), PRIOR)
+    for _ in range(3):
+        run.advance()
+    assert run.step == 3
 
 
 def test_vsd_resumes_with_what_it_learned(tmp_path: Path) -> None:
@@ -176,6 +236,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         (lambda: Run(replace(little(), prompt="cat"), PRIOR), "'box'"),
         (lambda: little(steps=0), "steps must be at least 1"),
         (lambda: little(clip=-1.0), "clip must be at least 0"),
+        (lambda: staged(steps=1), "both stages need a step"),
+        (lambda: staged(method=MethodConfig("asd")), "of sds, but the method is asd"),
         (lambda: Rates(raw=-1.0), "learning rates must be above 0"),
         (lambda: Regularisers(tv=-1.0), "at least 0"),
         (lambda: MethodConfig(perp_neg=1.0), "perpendicular"),
@@ -190,7 +252,7 @@ def test_what_cannot_be_is_refused(make: object, says: str) -> None:
 def test_a_journal_drops_what_will_be_written_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st', encoding="utf-8")
-    Journal(path).forget(2)
+    forget(path, 2)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
 
 

@@ -38,7 +38,7 @@ from degauss.core.posterior import Point
 from degauss.core.schedule import Cosine
 from degauss.core.shipping import find_shipped, shipped_in
 from degauss.threed.cameras import Orbits
-from degauss.threed.prior import Condition, block_rows, decode_pixels, encode_pixels, guided
+from degauss.threed.prior import Condition, PixelPrior, block_rows
 from degauss.threed.views import Views
 
 KIND = "degauss.threed/embedded-prior"
@@ -113,7 +113,7 @@ def told(config: EmbeddedConfig, label: Tensor, views: Views | None) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddedPrior:
+class EmbeddedPrior(PixelPrior):
     """A configuration and its network, a `degauss.threed.prior.Prior` of pixels."""
 
     config: EmbeddedConfig
@@ -190,24 +190,10 @@ class EmbeddedPrior:
         ]
         return _Blocks(self.network_denoiser(), conditions, tuple(block.to(self.device) for block in blocks))
 
-    def denoiser(self, prompt: str, guidance: float = 1.0, views: Views | None = None) -> Denoiser[Point]:
-        """The posterior mean under the name of an object, extrapolated from that of any object in the same view."""
-        return guided(self, prompt, guidance, views)
-
-    def unconditional(self, views: Views | None = None) -> Denoiser[Point]:
-        """The posterior mean of any object."""
-        return self.together((Condition(None, views),))
-
     def network_denoiser(self) -> Denoiser[Point]:
         """The network as a denoiser ``(x, t, told=[n, conditions])``; see `told`."""
         level = _InRange(self.network, *(0.25 * self._log_ratio(time) for time in self.config.times))
         return NetworkDenoiser(level, self.schedule, Karras(self.config.sigma_data))
-
-    def encode(self, rgb: Tensor, normal: Tensor) -> Tensor:
-        return encode_pixels(rgb, normal, self.size, self.channels)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return decode_pixels(x0)
 
     def _log_ratio(self, time: float) -> float:
         """log(sigma / alpha)."""

@@ -17,7 +17,7 @@ metrics.json is written last: a folder that has it is done.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from degauss.core.cli import provenance
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path, read_json, write_json
 from degauss.core.options import Report
+from degauss.core.train.journal import forget
 from degauss.threed.cameras import Cameras
 from degauss.threed.exporting import MeshConfig, check_export, export
 from degauss.threed.janus import LABELS, JanusMeter, Judge, NearestRender, PriorJudge, Remedies, azimuths
@@ -96,9 +97,18 @@ _BEFORE = ("config.toml", "resolved.json")
 
 
 def generate(
-    job: Job, run: Run, source: Source, report: Report, warn: Callable[[str], None], save_every: float = 120.0
+    job: Job,
+    run: Run,
+    source: Source,
+    report: Report,
+    warn: Callable[[str], None],
+    save_every: float = 120.0,
+    watchers: Sequence[Observer] = (),
 ) -> dict[str, Any]:
-    """Take the steps that are left, write everything, and return what metrics.json holds."""
+    """Take the steps that are left, write everything, and return what metrics.json holds.
+
+    ``watchers``: who else looks on, after the run's own observers.
+    """
     folder = job.folder
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "resolved.json") as part:
@@ -106,8 +116,8 @@ def generate(
     meter = meter_of(job.config, source, warn)
     snapshots = Snapshots(folder / SNAPSHOTS, max(1, job.config.steps // job.snapshots))
     journal = Journal(folder / METRICS)
-    journal.forget(run.step)
-    observers: list[Observer] = [Bar(report), journal, snapshots]
+    forget(journal.path, run.step)
+    observers: list[Observer] = [Bar(report), journal, snapshots, *watchers]
     if meter is not None:
         half = job.config.steps // 2
         observers.append(JanusWatch(meter, max(1, half // _LOOKS), half))
@@ -132,7 +142,7 @@ def finish(job: Job, run: Run, source: Source, snapshots: Snapshots, meter: Janu
         write_picture(folder / "process.png", before)
     figures: dict[str, Any] = {
         "prompt": job.config.prompt,
-        "method": job.config.method.name,
+        "method": job.config.called,
         "representation": job.config.scene.kind,
         "steps": run.step,
         "evaluations": run.evaluations,
@@ -174,7 +184,8 @@ def meter_of(config: RunConfig, source: Source, warn: Callable[[str], None]) -> 
     if judge is None:
         return None
     method = config.method
-    return JanusMeter(judge, Remedies(source.told, method.annealing != "none", method.perp_neg), warn)
+    annealed = method.annealing != "none" or config.shape is not None
+    return JanusMeter(judge, Remedies(source.told, annealed, method.perp_neg), warn)
 
 
 def judge_of(prompt: str, source: Source) -> Judge | None:

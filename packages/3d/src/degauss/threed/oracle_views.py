@@ -20,13 +20,12 @@ from degauss.core.posterior import Point
 from degauss.core.schedule import Schedule
 from degauss.threed.cameras import Cameras
 from degauss.threed.oracle_prior import OraclePrior
-from degauss.threed.prior import Condition, block_rows, decode_pixels, encode_pixels, guided
+from degauss.threed.prior import Condition, PixelPrior, block_rows, encode_pixels
 from degauss.threed.rendering import Representation, render
-from degauss.threed.views import Views
 
 
 @dataclass(frozen=True, eq=False)
-class OracleViews:
+class OracleViews(PixelPrior):
     """A `degauss.threed.prior.Prior` of known objects.
 
     ``objects``: by name the denoiser of its images ``[k, channels, size, size]`` in [-1, 1]; all of one shape, schedule
@@ -105,18 +104,6 @@ class OracleViews:
             return Point(torch.cat([self._mean(part, time, under) for part, time, under in blocks]))
 
         return answer
-
-    def denoiser(self, prompt: str, guidance: float = 1.0, views: Views | None = None) -> Denoiser[Point]:
-        return guided(self, prompt, guidance, views)
-
-    def unconditional(self, views: Views | None = None) -> Denoiser[Point]:
-        return self.together((Condition(None, views),))
-
-    def encode(self, rgb: Tensor, normal: Tensor) -> Tensor:
-        return encode_pixels(rgb, normal, self.size, self.channels)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return decode_pixels(x0)
 
     def _mean(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         known = self._all if condition.prompt is None else self.objects[condition.prompt]

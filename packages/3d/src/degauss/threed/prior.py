@@ -10,9 +10,10 @@ Timesteps: t in [0, 1] is the fraction of the schedule; a paper's timestep k of 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +115,13 @@ class _TwoBlocks:
         return Answers(strong, weak)
 
 
-def guided(prior: Prior, prompt: str, guidance: float = 1.0, views: Views | None = None) -> Denoiser[Point]:
+class Together(Protocol):
+    """The one thing that guidance needs of a prior: see `Prior.together`."""
+
+    def together(self, conditions: Sequence[Condition], /) -> Denoiser[Point]: ...
+
+
+def guided(prior: Together, prompt: str, guidance: float = 1.0, views: Views | None = None) -> Denoiser[Point]:
     """What `Prior.denoiser` is made of: mean(none) + guidance (mean(prompt) - mean(none)), in one batch.
 
     Guidance 1 is the conditional model alone, at half the cost.
@@ -156,3 +163,38 @@ def encode_pixels(rgb: Tensor, normal: Tensor, size: int, channels: int = 3) -> 
 def decode_pixels(x0: Tensor) -> Tensor:
     """Colour ``[n, h, w, 3]`` in [0, 1] of a pixel model's x0."""
     return (0.5 * x0[:, :3].movedim(1, -1) + 0.5).clamp(0, 1)
+
+
+class PixelPrior(ABC):
+    """What all priors of pixels share, made of their `Prior.together`: they encode by resizing, and guide alike."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def channels(self) -> int: ...
+
+    @abstractmethod
+    def together(self, conditions: Sequence[Condition], /) -> Denoiser[Point]: ...
+
+    @final
+    def denoiser(self, prompt: str, guidance: float = 1.0, views: Views | None = None) -> Denoiser[Point]:
+        """The posterior mean under a prompt, extrapolated from that of any object in the same view: see `guided`."""
+        return guided(self, prompt, guidance, views)
+
+    @final
+    def unconditional(self, views: Views | None = None) -> Denoiser[Point]:
+        """The posterior mean of any object."""
+        return self.together((Condition(None, views),))
+
+    @final
+    def encode(self, rgb: Tensor, normal: Tensor) -> Tensor:
+        """See `encode_pixels`."""
+        return encode_pixels(rgb, normal, self.size, self.channels)
+
+    @final
+    def decode(self, x0: Tensor) -> Tensor:
+        """See `decode_pixels`."""
+        return decode_pixels(x0)

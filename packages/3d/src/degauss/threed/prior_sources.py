@@ -7,7 +7,8 @@ shows what a method and a scene can do at best.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +20,12 @@ from degauss.core.places import data_root
 from degauss.core.schedule import Cosine
 from degauss.threed.cameras import Cameras, Orbits
 from degauss.threed.datasets import ENTRIES, read_known
-from degauss.threed.embedded_prior import EmbeddedPrior, find_prior
+from degauss.threed.embedded_prior import EmbeddedPrior, find_prior, shipped_priors
 from degauss.threed.mesh_files import read_mesh
 from degauss.threed.meshes import Mesh
 from degauss.threed.oracle_views import OracleViews
 from degauss.threed.prior import Prior
+from degauss.threed.shapes import SHIPPED, shipped_mesh
 
 ORACLE = "oracle:"
 
@@ -36,7 +38,8 @@ class Source:
     """A prior and where it is from.
 
     ``sha256``: of its files. ``licence``: one line on its terms. ``orbits``: where its pictures are from. ``told``:
-    whether it is told views. ``truth``: the mesh behind an oracle, else None.
+    whether it is told views. ``truth``: the mesh behind its pictures where that is known: of an oracle, and, `about` a
+    word, of a prior that ships.
     """
 
     prior: Prior
@@ -46,6 +49,22 @@ class Source:
     orbits: Orbits
     told: bool
     truth: Mesh | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether its answers are those of the truth itself, which guidance would only bend."""
+        return isinstance(self.prior, OracleViews)
+
+    def about(self, prompt: str, device: torch.device | str = "cpu") -> Source:
+        """The same, with the very mesh that a prior which ships was shown as this word.
+
+        Without it where its file is not at hand: then nothing is measured.
+        """
+        if self.truth is not None or self.name not in shipped_priors() or prompt not in SHIPPED:
+            return self
+        with suppress(InputError):
+            return replace(self, truth=shipped_mesh(prompt).to(device))
+        return self
 
     def facts(self) -> dict[str, str]:
         """What provenance says of it."""
@@ -68,7 +87,7 @@ def open_prior(name: str, size: int = 32, device: torch.device | str = "cpu") ->
 def _oracle(mesh: str, size: int, device: torch.device | str) -> Source:
     if mesh in ENTRIES:
         entry = ENTRIES[mesh]
-        truth, file = read_known(mesh), data_root() / "meshes" / entry.file
+        truth, file = read_known(mesh).to(device), data_root() / "meshes" / entry.file
         word, licence = mesh, f"{mesh}: {entry.author}, {entry.licence}"
     else:
         file = Path(mesh)
@@ -76,9 +95,9 @@ def _oracle(mesh: str, size: int, device: torch.device | str) -> Source:
             raise InputError(
                 f"there is no mesh {mesh!r}: expected a file, or one of {', '.join(ENTRIES)}, as in oracle:spot."
             )
-        truth, word, licence = read_mesh(file).fitted(), file.stem, f"{file.name}: on the terms of its owner"
+        truth, word, licence = read_mesh(file).fitted().to(device), file.stem, f"{file.name}: on the terms of its owner"
     orbits = Orbits(radius=(2.2, 2.2), fov=(40.0, 40.0))
-    prior = OracleViews.of(Cosine(), {word: truth.to(device)}, oracle_cameras(size, device), 6, _WIDTH, _STD)
+    prior = OracleViews.of(Cosine(), {word: truth}, oracle_cameras(size, device), 6, _WIDTH, _STD)
     return Source(prior, f"{ORACLE}{mesh}", fingerprint(file), licence, orbits, True, truth)
 
 

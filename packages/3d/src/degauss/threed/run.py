@@ -4,7 +4,8 @@ Each step, with everything random keyed by the seed and the step's number,
 
     views at random -> render -> x0 = encode(render) -> the method's residual g -> loss = |x0 - sg(x0 - g)|^2 / 2 n
 
-plus regularisers, then Adam; a volume learns now and then where it is empty, Gaussians where they are too few. The
+plus regularisers, then Adam; a volume learns now and then where it is empty, Gaussians where they are too few. A run
+has one stage, or StableDreamer's two, of which the second may ask another prior; the step says which it is. The
 state is what a checkpoint holds: scene, optimiser, densification, the method's own state, and the number of the
 step. So a run that stops and goes on ends where an unbroken one does, to the last bit.
 """
@@ -15,7 +16,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,9 @@ from degauss.core.noise import Noise
 from degauss.core.train.process import Interrupted, Stop
 from degauss.threed.cameras import Cameras, Orbits, random_views
 from degauss.threed.densify import Densifier, DensifyConfig
+from degauss.threed.distillation.annealing import Times
 from degauss.threed.distillation.residual import Asked, Method, Residual, loss
+from degauss.threed.distillation.stable_dreamer import Now, Space, Stage, Stages, stable_dreamer
 from degauss.threed.distillation.tsm import clip_pixels
 from degauss.threed.distillation.vsd import Variational
 from degauss.threed.gaussians import Gaussians
@@ -114,6 +117,8 @@ class RunConfig:
     ``views``: rendered a step. ``size``: of the renders, pixels a side. ``empty_every``: steps between looks at where
     a volume is empty, after the first ``empty_after`` of them. ``densify``: None leaves the number of Gaussians alone.
     ``clip``: the largest gradient of a pixel's colour, as `tsm.clip_pixels` has it (TSM takes 0.05); 0 for none.
+    ``shape``: the share of the steps that is StableDreamer's first stage, which with its second replaces the method's
+    times; None for one stage.
     """
 
     prompt: str
@@ -127,6 +132,7 @@ class RunConfig:
     regularisers: Regularisers = field(default_factory=Regularisers)
     densify: DensifyConfig | None = None
     clip: float = 0.0
+    shape: float | None = None
     empty_every: int = 25
     empty_after: int = 50
     seed: int = 0
@@ -137,12 +143,25 @@ class RunConfig:
                 raise InputError(f"{name} must be at least 1, but is {getattr(self, name)}.")
         if not self.clip >= 0:
             raise InputError(f"clip must be at least 0, but is {self.clip}.")
+        if self.shape is not None:
+            stable_dreamer(self.steps, self.shape)
+            if self.method.name != "sds":
+                raise InputError(f"the two stages of StableDreamer are of sds, but the method is {self.method.name}.")
+
+    @property
+    def called(self) -> str:
+        """The method's name, as a command has it."""
+        return self.method.name if self.shape is None else "stable-dreamer"
 
 
 class Seen(NamedTuple):
-    """What one step looked at, for observers: ``loss`` is the method's, ``extra`` the regularisers'."""
+    """What one step looked at, for observers: ``loss`` is the method's, ``extra`` the regularisers'.
+
+    ``step``: how many are done with it. ``prior``: the one that was asked.
+    """
 
     step: int
+    prior: Prior
     cameras: Cameras
     rendered: Rendered
     x0: Tensor
@@ -154,18 +173,29 @@ class Seen(NamedTuple):
 class Run:
     """A scene, a prior, a method and where they stand. ``step``: how many are done."""
 
-    def __init__(self, config: RunConfig, prior: Prior, device: torch.device | str = "cpu") -> None:
-        """The run before its first step. Raises `InputError` for a prompt that the prior does not know."""
-        prior.check(config.prompt)
+    def __init__(
+        self, config: RunConfig, prior: Prior, device: torch.device | str = "cpu", latent: Prior | None = None
+    ) -> None:
+        """The run before its first step.
+
+        ``latent``: the prior of StableDreamer's second stage, a model of latents; without one it is the same prior.
+        Raises `InputError` for a prompt that a prior does not know.
+        """
+        for each in (prior, latent):
+            if each is not None:
+                each.check(config.prompt)
         self.config, self.prior, self.device = config, prior, torch.device(device)
+        self.latent = latent
         self.noise = Noise(config.seed, range(config.views))
         self.method: Method = method_of(config.method, config.steps, prior, Noise(config.seed, (0,)).fork(_METHOD))
         self.times = times_of(config.method, config.steps)
+        self.stages = _stages(config, self.method, self.times)
         self.step = self.evaluations = 0
         self.seconds: dict[str, float] = {}
-        self._take(start(config.scene, config.seed))
+        self.take(start(config.scene, config.seed))
 
-    def _take(self, scene: Scene) -> None:
+    def take(self, scene: Scene) -> None:
+        """Learn this scene from here on, with an optimiser that has seen nothing."""
         self.scene = scene.to(self.device)
         self.optimiser = torch.optim.Adam(_groups(self.scene, self.config.rates), betas=(0.9, 0.99), eps=1e-15)
         self.densifier: Densifier | None = None
@@ -174,29 +204,46 @@ class Run:
             self.densifier = Densifier(self.scene, self.optimiser, chance, self.config.densify)
 
     def advance(self) -> Seen:
-        """One step. Raises `InputError` if the loss is not finite."""
-        i, config = self.step, self.config
+        """One step."""
         self._cool()
+        seen = self.forward()
+        with self._timed("backward"):
+            self.optimiser.zero_grad(set_to_none=True)
+            (seen.loss + seen.extra).backward()
+            self.optimiser.step()
+        with self._timed("upkeep"):
+            self.upkeep()
+        self.step += 1
+        self.evaluations += seen.residual.evaluations
+        return seen._replace(x0=seen.x0.detach(), loss=seen.loss.detach(), extra=seen.extra.detach())
+
+    def forward(self) -> Seen:
+        """The next step as far as its two losses, which are to be differentiated."""
+        i, config = self.step, self.config
+        stage, within = self._now()
+        prior = self._asked_in(stage.space)
         with self._timed("render"):
             cameras = random_views(self.noise.fork(_CAMERAS), config.orbits, config.size, i, self.device)
             rendered = render(_Moved(self, i), cameras)
             if config.clip:
                 rendered.rgb.register_hook(self._clipped)
-            x0 = self.prior.encode(rendered.rgb, rendered.normal)
+            x0 = prior.encode(rendered.rgb, rendered.normal)
         with self._timed("prior"):
             chance = self.noise.fork(_METHOD)
-            asked = Asked(self.prior, config.prompt, Views.of(cameras))
-            residual = self.method.residual(asked, x0.detach(), self.times.draw(chance, i, self.device), chance, i)
-        with self._timed("backward"):
-            pull, extra = loss(x0, residual), config.regularisers(rendered)
-            self.optimiser.zero_grad(set_to_none=True)
-            (pull + extra).backward()
-            self.optimiser.step()
-        with self._timed("upkeep"):
-            self._upkeep(i)
-        self.step += 1
-        self.evaluations += residual.evaluations
-        return Seen(self.step, cameras, rendered, x0.detach(), residual, pull.detach(), extra.detach())
+            # A stage counts its steps from 0, but its times must not be those of another stage.
+            own = chance if within == i else chance.fork(i - within)
+            asked = Asked(prior, config.prompt, Views.of(cameras))
+            residual = stage.method.residual(asked, x0.detach(), stage.times.draw(own, within, self.device), chance, i)
+        return Seen(i + 1, prior, cameras, rendered, x0, residual, loss(x0, residual), config.regularisers(rendered))
+
+    def _now(self) -> Now:
+        """The stage of the next step; after the last one, where a comparison may go on, it is the last stage's."""
+        within = min(self.step, self.config.steps - 1)
+        now = self.stages.at(within)
+        return now._replace(step=now.step + self.step - within)
+
+    def _asked_in(self, space: Space) -> Prior:
+        return self.latent if space == "latent" and self.latent is not None else self.prior
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         return clip_pixels(gradient, self.config.clip, -1)
@@ -206,10 +253,11 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = group["first_lr"] * share
 
-    def _upkeep(self, i: int) -> None:
-        config, done = self.config, i + 1
+    def upkeep(self) -> None:
+        """What a scene needs after its parameters moved in a step: more Gaussians, another look at what is empty."""
+        config, done = self.config, self.step + 1
         if self.densifier is not None:
-            self.densifier.step(i)
+            self.densifier.step(self.step)
         if isinstance(self.scene, Volume) and done >= config.empty_after and done % config.empty_every == 0:
             self.scene.find_empty()
 
@@ -251,7 +299,7 @@ class Run:
         if differs:
             raise InputError(f"{folder} holds another run: {differs}. Name another place, or remove it to start again.")
         state = load_tree(path, _STATE)
-        self._take(load_scene(path / _SCENE, self.config.scene.kind))
+        self.take(load_scene(path / _SCENE, self.config.scene.kind))
         try:
             self.optimiser.load_state_dict(state["optimiser"])
             if self.densifier is not None:
@@ -323,6 +371,13 @@ def _groups(scene: Scene, rates: Rates) -> list[dict[str, Any]]:
         return found.get(name.split(".", maxsplit=1)[0], rates.network)
 
     return [{"params": [value], "lr": rate(name), "first_lr": rate(name)} for name, value in scene.named_parameters()]
+
+
+def _stages(config: RunConfig, method: Method, times: Times) -> Stages:
+    """One stage of the method at its times, or StableDreamer's two."""
+    if config.shape is None:
+        return Stages((Stage("image", config.steps, method, times),))
+    return Stages(tuple(replace(stage, method=method) for stage in stable_dreamer(config.steps, config.shape).stages))
 
 
 def _plain(config: RunConfig) -> Any:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +17,110 @@ from degauss.core.errors import InputError
 from degauss.threed.cameras import Cameras
 from degauss.threed.opening import open_any
 from degauss.threed.rendering import Representation, render
-from degauss.threed.run import CHECKPOINT
+from degauss.threed.run import CHECKPOINT, Run, Seen
 
 _POLL = 0.05
+_SHARE = 0.2
+"""Of a run's time, the most that showing it takes."""
 
 
 def serve(what: Path, port: int, size: int, device: torch.device | str) -> None:
     """Show it until interrupted. `InputError` if it cannot be read, or viser is not installed."""
-    scene = open_any(what, device)
+    scene, age = open_any(what, device), _age(what)
+    with open_page(port, size, device) as page:
+        print(f"{page.address} shows {what}; Ctrl-C ends it", flush=True)
+        while True:
+            if _age(what) != age:
+                scene, age = open_any(what, device), _age(what)
+            page.show(scene, age)
+            time.sleep(_POLL)
+
+
+@dataclass
+class Page:
+    """A page that is served: ``size`` pixels high, rendered on ``device``."""
+
+    server: Any
+    size: int
+    device: torch.device | str
+    _shown: dict[int, tuple[float, bytes]] = field(default_factory=dict[int, tuple[float, bytes]])
+
+    @property
+    def address(self) -> str:
+        return f"http://localhost:{self.server.get_port()}"
+
+    def show(self, scene: Representation, version: float) -> None:
+        """Render the scene for each browser whose camera has moved, and for all where the ``version`` is another."""
+        clients = self.server.get_clients()
+        for number, client in clients.items():
+            camera = camera_of(client.camera, self.size, self.device)
+            key = (version, camera.world_from_camera.cpu().numpy().tobytes())
+            if self._shown.get(number) != key:
+                client.scene.set_background_image(picture(scene, camera))
+                self._shown[number] = key
+        for gone in self._shown.keys() - clients.keys():
+            del self._shown[gone]
+
+
+@contextmanager
+def open_page(port: int, size: int, device: torch.device | str) -> Generator[Page]:
+    """A page on this machine, closed at the end; on the next port that is free where this one is not, 0 for any.
+
+    Browsers begin in front of the object. `InputError` if viser is not installed.
+    """
     if importlib.util.find_spec("viser") is None:
         raise InputError("the viewer needs viser, which is not installed: pip install 'degauss-3d[viser]'.")
     import viser  # pyright: ignore[reportMissingImports]
 
-    server: Any = viser.ViserServer(port=port)
-    print(f"http://localhost:{port} shows {what}; Ctrl-C ends it")
-    shown: dict[int, tuple[float, bytes]] = {}
-    age = _age(what)
-    while True:
-        if _age(what) != age:
-            scene, age = open_any(what, device), _age(what)
-            shown.clear()
-        for number, client in server.get_clients().items():
-            camera = camera_of(client.camera, size, device)
-            key = camera.world_from_camera.cpu().numpy().tobytes()
-            if shown.get(number, (0.0, b""))[1] != key:
-                client.scene.set_background_image(picture(scene, camera))
-                shown[number] = (age, key)
-        time.sleep(_POLL)
+    server: Any = viser.ViserServer(host="localhost", port=port, verbose=False)
+    server.on_client_connect(_to_the_front)
+    try:
+        yield Page(server, size, device)
+    finally:
+        server.stop()
+
+
+@dataclass
+class Live:
+    """An observer that shows a run's scene while it learns, by a `Page`.
+
+    It is looked at between steps, at least ``every`` seconds apart and at most for a fifth of the time, and the run
+    ends at the same bits as one that nobody looks at.
+    """
+
+    page: Page
+    every: float = 0.5
+    _readout: Any = None
+    _next: float = 0.0
+
+    def __call__(self, run: Run, seen: Seen) -> None:
+        begun = time.monotonic()
+        if begun < self._next and seen.step < run.config.steps:
+            return
+        if self._readout is None:
+            self._readout = self.page.server.gui.add_markdown("")
+        self._readout.content = (
+            f"**{run.config.prompt}**, {run.config.called}: step {seen.step} of {run.config.steps}, "
+            f"loss {float(seen.loss):.4g}"
+        )
+        self.page.show(run.scene, seen.step)
+        took = time.monotonic() - begun
+        self._next = begun + max(self.every, took / _SHARE)
+
+
+@contextmanager
+def live(port: int, size: int, device: torch.device | str) -> Generator[Live]:
+    """An observer with its page; see `open_page`."""
+    with open_page(port, size, device) as page:
+        print(f"{page.address} shows the scene while it learns", flush=True)
+        yield Live(page)
+
+
+def _to_the_front(client: Any) -> None:
+    """A camera of viser, whose world has z up, in front of the object and a little above it."""
+    client.camera.position = (0.0, -2.1, 0.55)
+    client.camera.look_at = (0.0, 0.0, 0.0)
+    client.camera.fov = 0.7
 
 
 def camera_of(seen: Any, size: int, device: torch.device | str) -> Cameras:

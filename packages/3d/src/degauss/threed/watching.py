@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from degauss.core.errors import InputError
-from degauss.core.files import atomic_path
 from degauss.core.options import Report
 from degauss.threed.cameras import Cameras
 from degauss.threed.janus import JanusMeter, judged_views
@@ -45,27 +44,12 @@ class Bar:
 class Journal:
     """A line of JSON every so many steps: losses, the gradient of x0, what is covered, what it cost so far.
 
-    Lines after the step that a run goes on from are dropped: it writes them again.
+    Who goes on with a run first lets `degauss.core.train.journal.forget` drop the lines that it writes again.
     """
 
     path: Path
     every: int = 10
     _begun: float = field(default_factory=time.perf_counter)
-
-    def forget(self, step: int) -> None:
-        """Drop the lines after a step, and a last one that was cut short."""
-        if not self.path.exists():
-            return
-        kept: list[str] = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] > step:
-                    break
-            except (ValueError, KeyError, TypeError):
-                break
-            kept.append(line + "\n")
-        with atomic_path(self.path) as part:
-            part.write_text("".join(kept), encoding="utf-8")
 
     def __call__(self, run: Run, seen: Seen) -> None:
         if not due(seen.step, self.every, run.config.steps):
@@ -97,7 +81,7 @@ class Snapshots:
         if not due(seen.step, self.every, run.config.steps):
             return
         around = look(run.scene, around_views(self.size, run.device)).rgb
-        wanted = run.prior.decode(seen.residual.target[:1])
+        wanted = seen.prior.decode(seen.residual.target[:1])
         write_picture(self.folder / f"step-{seen.step:06d}.png", grid((with_wanted(around, wanted),)))
 
     def sheet(self) -> Tensor | None:

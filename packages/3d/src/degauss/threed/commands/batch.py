@@ -24,7 +24,8 @@ class Batch(RunOptions, MeshOptions):
     prompts: Positional[Path]
     """A text file of prompts."""
     method: MethodName = "sds"
-    """How the prior's opinion becomes a gradient; vsd adapts a network, which an oracle does not have."""
+    """How the prior's opinion becomes a gradient; vsd adapts a network, which an oracle does not have;
+    stable-dreamer is sds in two stages, best on Gaussians."""
     out: Path = Path("batch")
     """The folder to write to: for each prompt a file and the folder of its run."""
     format: Literal["glb", "obj", "ply"] = "glb"
@@ -60,10 +61,11 @@ class Batch(RunOptions, MeshOptions):
             if is_done(job.out, job.config):
                 print(f"{said}: is done")
                 continue
-            run = prepare(job, source, device)
+            told = source.about(job.config.prompt, device)
+            run = prepare(job, told, device)
             write_resolved_config(job.folder / "config.toml", self, prior_sha256=source.sha256)
             with progress(said) as report:
-                generate(job, run, source, report, warn, self.save_every)
+                generate(job, run, told, report, warn, self.save_every)
             print(f"{said}: wrote {job.out}")
 
 

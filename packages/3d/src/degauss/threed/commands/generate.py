@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
+from degauss.core.errors import check_range
 from degauss.core.options import check_file, device_of, progress
 from degauss.threed.commands.run_options import MeshOptions, MethodName, RunOptions, warn
+
+_SEEN = 192
+"""Pixels a side of what the page shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,8 @@ class Generate(RunOptions, MeshOptions):
     prompt: Positional[str]
     """A word that the prior knows."""
     method: MethodName = "sds"
-    """How the prior's opinion becomes a gradient; vsd adapts a network, which an oracle does not have."""
+    """How the prior's opinion becomes a gradient; vsd adapts a network, which an oracle does not have;
+    stable-dreamer is sds in two stages, best on Gaussians."""
     out: Path = Path("object.glb")
     """The file to write; .glb, .obj or .ply."""
     frames: int = 48
@@ -35,21 +41,31 @@ class Generate(RunOptions, MeshOptions):
     """Pictures during the run."""
     save_every: float = 120.0
     """Seconds between checkpoints."""
+    view: bool = False
+    """Show the scene in the browser while it learns, by viser; 'view' shows it afterwards."""
+    port: int = 8080
+    """Where the page is served, on this machine; the next one that is free."""
 
     def run(self) -> None:
         from degauss.core.cli import write_resolved_config
         from degauss.threed.generation import Job, generate, prepare
+        from degauss.threed.viewer import live
 
+        check_range("port", self.port, 0, 65535)
         check_file(self.out, (".glb", ".obj", ".ply"))
         device = device_of(self.device)
         source = self.source()
         source.prior.check(self.prompt)
+        source = source.about(self.prompt, device)
         config = self.run_config(self.prompt, self.method, source)
         job = Job(config, self.out, self.mesh_config(), self.frames, self.snapshots)
         run = prepare(job, source, device)
-        write_resolved_config(job.folder / "config.toml", self, prior_sha256=source.sha256)
-        with progress("steps") as report:
-            figures = generate(job, run, source, report, warn, self.save_every)
+        with ExitStack() as stack:
+            # Opened before anything is written: it may be refused.
+            watchers = [stack.enter_context(live(self.port, _SEEN, device))] if self.view else []
+            write_resolved_config(job.folder / "config.toml", self, prior_sha256=source.sha256)
+            report = stack.enter_context(progress("steps"))
+            figures = generate(job, run, source, report, warn, self.save_every, watchers)
         said = figures["quality"]
         judged = "" if said is None else f", PSNR {said['psnr']:.1f} dB and IoU {said['iou']:.2f} on views held out"
         print(

@@ -15,7 +15,7 @@ from degauss.core.options import check_directory, device_of, progress
 from degauss.threed.commands.run_options import RunOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from degauss.threed.laboratory import Outcome
 
@@ -27,9 +27,11 @@ class Lab(RunOptions):
     """Run several methods of distillation on one word, each until the prior's network was asked equally often.
 
     Written to OUT are sheet.png, a row for each method: the end from around, and then what the prior wants of the
-    front at little, middle and much noise; curve.csv and curve.png, scores against evaluations (an oracle knows the
-    truth; else the loss is drawn); noise.csv and noise.png, the error of the noise that the prior predicts in renders
-    of the end against t. --steps sets only how the schedules are stretched; without it they fit the budget.
+    front at little, middle and much noise; curve.csv and curve.png, scores against evaluations (an oracle and the
+    priors that ship know the truth; else the loss is drawn); methods.csv, a line for each method: scores of the end,
+    how much its gradient varies, how much its runs differ; noise.csv and noise.png, the error of the noise that the
+    prior predicts in renders of the end against t. --steps sets only how the schedules are stretched; without it they
+    fit the budget.
     """
 
     prompt: Positional[str]
@@ -40,6 +42,8 @@ class Lab(RunOptions):
     """Of the prior's network, one for each image it is asked about; each method stops when it has made so many."""
     looks: int = 8
     """How often scores are taken."""
+    runs: int = 1
+    """Runs of each method, with this seed and those after it; of two or more the table says how much they differ."""
     out: Path = Path("lab")
     """The folder to write."""
 
@@ -55,11 +59,13 @@ class Lab(RunOptions):
         configs = [self.run_config(self.prompt, method, source) for method in self.methods]  # type: ignore[arg-type]
         if self.steps is None:
             configs = [replace(one, steps=steps_within(one, source, self.evaluations, device)) for one in configs]
+        configs = [replace(one, seed=one.seed + number) for one in configs for number in range(self.runs)]
+        source = source.about(self.prompt, device)
         with progress("evaluations") as report:
             whole = self.evaluations * len(configs)
 
-            def move(name: str, done: int) -> None:
-                report(self.methods.index(name) * self.evaluations + done, whole)
+            def move(number: int, spent: int) -> None:
+                report(number * self.evaluations + spent, whole)
 
             outcomes = compare(configs, source, self.evaluations, self.looks, device, move)
         errors = noise_errors(source, configs[0], outcomes)
@@ -71,40 +77,55 @@ class Lab(RunOptions):
             end = outcome.curve[-1]
             said = "" if math.isnan(end.psnr) else f", PSNR {end.psnr:.1f} dB, IoU {end.iou:.2f}"
             janus = "" if math.isnan(end.janus) else f", Janus rate {end.janus:.2f}"
-            print(f"{outcome.method}: {end.step} steps, {end.evaluations} evaluations{said}{janus}")
+            run = f"{outcome.method}, seed {outcome.seed}" if self.runs > 1 else outcome.method
+            print(f"{run}: {end.step} steps, {end.evaluations} evaluations{said}{janus}")
         print(f"wrote {self.out}")
 
     def _check(self) -> None:
         check_directory(self.out)
         check_range("evaluations", self.evaluations, 1)
         check_range("looks", self.looks, 1)
+        check_range("runs", self.runs, 1)
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise InputError(f"methods must be one or more, all different, but are {', '.join(self.methods)}.")
         for name in self.methods:
             check_option("a method", name, _METHODS)
-        ours = {"config.toml", "sheet.png", "curve.csv", "curve.png", "noise.csv", "noise.png"}
+        ours = {"config.toml", "sheet.png", "curve.csv", "curve.png", "methods.csv", "noise.csv", "noise.png"}
         for file in self.out.iterdir() if self.out.is_dir() else ():
             if file.name not in ours:
                 raise InputError(f"{self.out} holds other things than a comparison ({file.name}): name a new folder.")
 
 
+def _table(path: Path, head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a CSV; what is not known is left empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(["" if value != value else value for value in row] for row in rows)
+
+
 def _write(folder: Path, outcomes: Sequence[Outcome], errors: Mapping[str, Sequence[float]]) -> None:
-    from degauss.threed.laboratory import TIMES, Point
+    from degauss.threed.laboratory import TIMES, Point, Summary, summaries
     from degauss.threed.plots import curves, grid, write_picture
     from degauss.threed.watching import with_wanted
 
     write_picture(folder / "sheet.png", grid([with_wanted(one.around.rgb, one.wanted) for one in outcomes]))
-    with (folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(Point._fields)
-        table.writerows(["" if value != value else value for value in point] for one in outcomes for point in one.curve)
-    with (folder / "noise.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["of", *(f"t={time}" for time in TIMES)])
-        table.writerows([name, *values] for name, values in errors.items())
+    several = len(outcomes) > len({one.method for one in outcomes})
+    _table(
+        folder / "curve.csv",
+        ("seed", *Point._fields),
+        ((one.seed, *point) for one in outcomes for point in one.curve),
+    )
+    _table(folder / "methods.csv", Summary._fields, summaries(outcomes))
+    _table(
+        folder / "noise.csv", ("of", *(f"t={time}" for time in TIMES)), ((name, *row) for name, row in errors.items())
+    )
     known = not math.isnan(outcomes[0].curve[-1].psnr)
     lines = {
-        one.method: ([at.evaluations for at in one.curve], [at.psnr if known else at.loss for at in one.curve])
+        f"{one.method}, seed {one.seed}" if several else one.method: (
+            [at.evaluations for at in one.curve],
+            [at.psnr if known else at.loss for at in one.curve],
+        )
         for one in outcomes
     }
     label = "PSNR on views held out (dB)" if known else "loss"

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from degauss.core.errors import InputError
 from degauss.core.options import device_of
 
 if TYPE_CHECKING:
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from degauss.threed.run import RunConfig
     from degauss.threed.scenes import SceneConfig
 
-MethodName = Literal["sds", "asd", "vsd", "ism", "tsm"]
+MethodName = Literal["sds", "asd", "vsd", "ism", "tsm", "stable-dreamer"]
 
+_SHAPE = 0.5
+"""The share of StableDreamer's first stage."""
 _STEPS = {"volume": 400, "hashgrid": 400, "gaussians": 500}
 
 
@@ -79,11 +82,15 @@ class RunOptions:
         from degauss.threed.run import Rates, Regularisers, RunConfig
 
         steps = _STEPS[self.representation] if self.steps is None else self.steps
-        plain = source.truth is not None
-        guidance = self.guidance if self.guidance is not None else 1.0 if plain else 3.0
+        guidance = self.guidance if self.guidance is not None else 1.0 if source.exact else 3.0
+        staged = method == "stable-dreamer"
+        if staged and self.annealing != "mvdream":
+            raise InputError("stable-dreamer has times of its own: leave --annealing out.")
         return RunConfig(
             prompt,
-            MethodConfig(method, guidance, self.rescale, self.perp_neg, self.annealing, self.weighting),
+            MethodConfig(
+                "sds" if staged else method, guidance, self.rescale, self.perp_neg, self.annealing, self.weighting
+            ),
             self._scene(),
             steps,
             self.views,
@@ -93,6 +100,7 @@ class RunOptions:
             Regularisers(self.sparsity, self.opacity, self.tv),
             self._densify(steps),
             self.clip,
+            _SHAPE if staged else None,
             seed=self.seed,
         )
 

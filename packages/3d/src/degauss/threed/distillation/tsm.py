@@ -6,7 +6,10 @@ As ISM, but the second term is asked of a state x_mu on the way from s to t, one
 
 gamma 1 is ISM. gamma 0 is mu = t, where without a prompt nothing is left: what tells the two terms apart besides the
 prompt vanishes with t - mu. At its gamma of 0.3 and an interval of 0.08, t - mu is 0.0037, under 4 timesteps of 1000,
-so what it gains over ISM should be compared with ISM at that interval.
+so what it gains over ISM should be compared with ISM at that interval. What is left there is nearly guidance alone,
+strength w scale (eps(x_t; y, t) - eps(x_t; none, t)): it tells objects apart, and where the prior is already sure which
+one it sees, it says nothing of what is wrong with the picture. A prior of one object, or one that is told the view and
+has no doubt, needs a gamma near 1.
 
 Evaluations a render: one more than ISM's. x_mu and x_t are asked of in one batch. (The authors' code asks twice at
 x_s, to the same effect, and rounds mu to a timestep.)

@@ -107,7 +107,7 @@ class RendersScore:
     def __init__(self, prior: Prior, noise: Noise, rank: int = 4, rate: float = 1e-4, drop: float = 0.1) -> None:
         if not isinstance(prior, HasNetwork):
             raise InputError(f"VSD adapts a prior's network, but {type(prior).__name__} has none.")
-        self.prior, self.drop = prior, drop
+        self.prior, self.rate, self.drop = prior, rate, drop
         self.additions = LowRank(prior.network, noise, rank, _CAMERA)
         self.optimiser = torch.optim.AdamW(self.additions.parameters(), rate)
 
@@ -121,8 +121,8 @@ class RendersScore:
 
         return adapted
 
-    def learn(self, asked: Asked, x0: Tensor, noise: Noise, step: int) -> Learned:
-        """One step of AdamW on the denoising loss of renders ``[n, c, h, w]``."""
+    def lesson(self, asked: Asked, x0: Tensor, noise: Noise, step: int) -> Tensor:
+        """The denoising loss of renders ``[n, c, h, w]``, to be differentiated by the additions."""
         x0, chance = x0.detach(), noise.fork(step)
         u = chance.uniform(torch.empty(len(x0), dtype=torch.float64, device=x0.device), LEARN)
         t = _FIRST + (_LAST - _FIRST) * u
@@ -131,9 +131,12 @@ class RendersScore:
         told = _cameras(asked, x0)
         kept = chance.uniform(told[:, :1], _LEFT_OUT) >= self.drop
         answer = self.prior.together((Condition(asked.prompt),))
-        weights = list(self.additions.parameters())
         with torch.enable_grad(), self.additions.active(told * kept):
-            loss = ((answer(x_t, t).mean - x0) / level.sigma).square().mean()
+            return ((answer(x_t, t).mean - x0) / level.sigma).square().mean()
+
+    def learn(self, asked: Asked, x0: Tensor, noise: Noise, step: int) -> Learned:
+        """One step of AdamW on the denoising loss of renders ``[n, c, h, w]``."""
+        weights, loss = list(self.additions.parameters()), self.lesson(asked, x0, noise, step)
         # By hand, so that the network itself gathers no gradient.
         for weight, gradient in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
             weight.grad = gradient
@@ -174,6 +177,10 @@ class Variational:
         lesson = self.score.learn(asked, x0, noise, step)
         return told._replace(evaluations=told.evaluations + lesson.evaluations)
 
+    def held(self) -> Held:
+        """The method with the score as it is now: to look changes nothing."""
+        return Held(self.method, self.score)
+
     def state_dict(self) -> dict[str, Any]:
         """See `RendersScore.state_dict`."""
         return self.score.state_dict()
@@ -181,3 +188,14 @@ class Variational:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `RendersScore.load_state_dict`."""
         self.score.load_state_dict(state)
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """VSD with a score that does not learn, a `degauss.threed.distillation.residual.Method`."""
+
+    method: VSD
+    score: RendersScore
+
+    def residual(self, asked: Asked, x0: Tensor, t: Tensor, noise: Noise, step: int, /) -> Residual:
+        return self.method.residual(asked, x0, t, noise, step, renders=self.score.denoiser(asked))

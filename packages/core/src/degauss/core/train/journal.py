@@ -43,7 +43,7 @@ def journal_of(config: TrainConfig, accelerator: Any, step: int) -> Generator[Jo
     path = config.out / METRICS
     with ExitStack() as stack:
         if accelerator.is_main_process:
-            _forget(path, step)
+            forget(path, step)
         if config.tracker:
             if not accelerator.log_with:
                 logger.warning("tensorboard is not installed: metrics go to %s only", path)
@@ -54,7 +54,7 @@ def journal_of(config: TrainConfig, accelerator: Any, step: int) -> Generator[Jo
         yield Journal(path, accelerator, bar)
 
 
-def _forget(path: Path, step: int) -> None:
+def forget(path: Path, step: int) -> None:
     """Drop the lines after a step, which the resumed run writes again, and a last one that was cut short."""
     if not path.exists():
         return
