@@ -209,6 +209,19 @@ def test_a_published_dps_step_by_hand() -> None:
         dps(NOISY, -1.0)
 
 
+def test_slices_that_are_measured_one_by_one_have_a_norm_each() -> None:
+    """A volume's step is that of each slice as an event of its own, whatever the others look like."""
+    measured = Measurement(Identity(), torch.tensor([[[1.0, 2.0], [-3.0, 0.5], [0.2, 9.0]]]))
+    alone = Measurement(Identity(), measured.y[0])
+    x, grid = torch.randn(1, 3, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0.6, 0.4])
+    prior, noise = GaussianOracle(VP), Noise(0, range(1))
+    volume = simulate(dps(measured, 0.7, ddim(), parts=1)(prior, VP), x, grid, noise)
+    slices = simulate(dps(alone, 0.7, ddim())(prior, VP), x[0], grid, Noise(0, range(3)))
+    torch.testing.assert_close(volume[0], slices)
+    whole = simulate(dps(measured, 0.7, ddim())(prior, VP), x, grid, noise)
+    assert float((whole - volume).abs().max()) > 0.01
+
+
 def test_dps_stays_where_the_fit_is_perfect() -> None:
     measurement = Measurement(Identity(), torch.zeros(1, 3, dtype=DOUBLE))
     grid = torch.tensor([0.5, 0.4], dtype=DOUBLE)

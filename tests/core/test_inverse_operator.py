@@ -105,6 +105,15 @@ def test_the_dot_test_refuses_shapes_that_are_not_each_others() -> None:
         dot_test(Identity(), normal(2, 4), normal(2, 5))
 
 
+def test_an_inner_product_of_many_pieces_is_float64_s() -> None:
+    a, b = (torch.randn(2, 3, 200_001, generator=torch.Generator().manual_seed(k)) for k in range(2))
+    expected = (a.double() * b.double()).sum((1, 2))
+    torch.testing.assert_close(inner(a, b), expected, rtol=1e-6, atol=1e-3)
+    torch.testing.assert_close(inner(a.mT, b.mT), expected, rtol=1e-6, atol=1e-3)
+    z = torch.complex(a, b)
+    torch.testing.assert_close(inner(z, z), (a.double() ** 2 + b.double() ** 2).sum((1, 2)), rtol=1e-6, atol=0)
+
+
 def test_a_matrix_acts_on_events_of_any_shape() -> None:
     matrix = normal(5, 12)
     x = normal(3, 3, 4, seed=1)

@@ -21,7 +21,9 @@ from degauss.core.inverse import (
     AxisTV,
     ConjugateGradient,
     Difference,
+    Duals,
     Identity,
+    MeanError,
     Measurement,
     dds_tv,
     dot_test,
@@ -140,6 +142,46 @@ def test_admm_ends_at_the_minimum_of_its_objective() -> None:
             assert objective(found, target) < objective(target, target) - 1e-3
             # Total variation leaves a curve's mean alone, and a large enough one leaves nothing else.
             assert found.mean() == pytest.approx(target.mean(), abs=1e-9)
+
+
+def test_the_iteration_is_that_on_x_itself() -> None:
+    """CG(A^T A + rho D^T D, A^T y + rho D^T (z - w), start x, M), written out: the same Krylov space."""
+    coupling, difference = AxisTV(-2, 1e-3, 0.05, ConjugateGradient(4)), Difference(-2)
+    x = normal(2, SLICES, WIDTH, seed=1)
+    duals = Duals(normal(2, SLICES - 1, WIDTH, seed=2), normal(2, SLICES - 1, WIDTH, seed=4))
+
+    def apply(x: Tensor) -> Tensor:
+        return OPERATOR.adjoint(OPERATOR(x)) + 0.05 * difference.adjoint(difference(x))
+
+    target = OPERATOR.adjoint(MEASUREMENT.y) + 0.05 * difference.adjoint(duals.split - duals.dual)
+    expected = ConjugateGradient(4)(apply, target, x).x
+    found, after = coupling.update(MEASUREMENT, x, duals)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    slope = difference(expected) + duals.dual
+    torch.testing.assert_close(after.split + after.dual, slope, rtol=1e-12, atol=1e-12)
+    assert float(after.dual.abs().max()) <= 1e-3 / 0.05 + 1e-12
+
+
+def test_a_noisy_measurement_is_weighed_against_the_mean() -> None:
+    """Denoising without TV: (y + tau x) / (1 + tau)."""
+    x, y = normal(2, 7, 3, seed=1), normal(2, 7, 3)
+    coupling = AxisTV(1, 0.0, 1e-9, ConjugateGradient(30, 1e-12))
+    found, _ = coupling.update(Measurement(Identity(), y), x, coupling.start(x), 0.5)
+    torch.testing.assert_close(found, (y + 0.5 * x) / 1.5, rtol=1e-6, atol=1e-6)
+    assert MeanError(0.1, 3.0).weight(0.05, 1.0) == pytest.approx(0.25)
+    assert MeanError(0.1, 3.0).weight(0.05, 0.01) == pytest.approx((0.05 / 0.03) ** 2)
+    with pytest.raises(InputError, match="follow must be above 0"):
+        MeanError(follow=0.0)
+
+
+def test_the_last_steps_fit_no_noise() -> None:
+    sigma_y = 0.3
+    noisy = Measurement(OPERATOR, MEASUREMENT.y + sigma_y * normal(1, SLICES, VIEWS, seed=9), sigma_y)
+    weighed, trusted = (
+        error(draw(PRIOR, solver=dds_tv(measurement, AxisTV(-2), ddim(eta=1.0))))
+        for measurement in (noisy, Measurement(OPERATOR, noisy.y))
+    )
+    assert weighed < 0.9 * trusted
 
 
 def test_the_difference_does_not_join_the_ends() -> None:

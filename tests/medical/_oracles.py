@@ -16,9 +16,9 @@ from degauss.core.posterior import Point
 from degauss.core.schedule import Schedule
 from degauss.medical.ct import Tomography
 from degauss.medical.geometry import Grid, ParallelBeam, evenly
-from degauss.medical.methods import Problem
 from degauss.medical.mri import CartesianMRI, RealImages, even_lines
 from degauss.medical.prior import FULL, PriorConfig, SlicePrior
+from degauss.medical.problem import Problem
 
 SIZE, SLICES = 16, 3
 

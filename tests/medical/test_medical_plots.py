@@ -123,3 +123,19 @@ def test_coverage_and_quality_are_drawn(here) -> None:
     for word in ("dds", "mbir", "4000", "8 views", "PSNR (dB)"):
         assert word in text
     assert (here / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_letters_of_a_thin_row_stand_beside_each_other(here, monkeypatch) -> None:
+    from degauss.medical import plots
+
+    kept = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: kept.append(figure))
+    x = torch.rand(3, 64, 64)
+    montage(here / "thin.png", [Panel("x", x, 0.0, 1.0, "", "gray")], (2.0, 3.0, 3.0), (1, 30, 30))
+    (figure,) = kept
+    figure.canvas.draw()
+    for axes in figure.axes[:3]:
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) == 4
+        for k, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:k])

@@ -30,16 +30,15 @@ from degauss.medical.methods import (
     SIRT,
     TV,
     DiffPIR,
-    Method,
     MethodName,
     PiGDM,
-    Problem,
     REDDiff,
     Wavelet,
-    coupled,
     method_of,
     settings,
 )
+from degauss.medical.problem import Method, Problem
+from degauss.medical.samplers import coupled
 
 from ._oracles import SIZE, SLICES, GaussianPrior, ct_problem, mr_problem, phantom
 
@@ -223,6 +222,24 @@ def test_total_variation_of_a_noisy_scan_leaves_the_noise_and_no_more() -> None:
     assert relative(x, phantom()) < relative(CG(40)(problem), phantom())
 
 
+def test_a_weak_total_variation_is_approached_from_a_stronger_one() -> None:
+    problem = ct_problem(4)
+    tv = inverse.TotalVariation(1e-6, low=0.0, iterations=60)
+    cold, warm = tv(problem.measurement).x, TV(1e-6, iterations=60)(problem)
+    assert float(tv.objective(problem.measurement, warm)) < float(tv.objective(problem.measurement, cold))
+    assert torch.equal(TV(1e-4)(problem), inverse.TotalVariation(1e-4, low=0.0)(problem.measurement).x)
+
+
+def test_samplers_ask_at_levels_that_matter_and_end_below_what_is_seen() -> None:
+    """The last level at which a network is asked is what stays of the noise."""
+    for method in (DDS(), DDSTV(), DPS(), PiGDM(), DDNM(), DiffPIR(), REDDiff()):
+        grid = method.course(ct_problem(prior=GaussianPrior())).grid
+        alpha, sigma = inverse_schedule()(grid)
+        assert float(sigma[0] / alpha[0]) == pytest.approx(3.0, rel=1e-6)
+        assert float(sigma[-2] / alpha[-2]) == pytest.approx(0.005, rel=1e-4)
+        assert float(grid[-1]) == 0
+
+
 def test_a_complex_image_is_two_real_ones_to_the_prior() -> None:
     problem = mr_problem(prior=GaussianPrior(0.2, 0.3), real=False)
     x = DDS(20)(problem)
@@ -307,7 +324,7 @@ def test_what_needs_a_prior_says_so(method: Method) -> None:
 def test_settings_out_of_range_are_refused() -> None:
     for make in (
         lambda: DDS(0),
-        lambda: DDS(eta=1.5),
+        lambda: DDS(fresh=1.5),
         lambda: DDS(cg=0),
         lambda: DDS(trust=0.0),
         lambda: DDSTV(rho=0.0),
@@ -346,7 +363,14 @@ def test_a_method_holds_no_more_volumes_than_it_says(method: Method) -> None:
 
 
 def test_settings_are_plain_values() -> None:
-    assert settings(DDSTV()) == {"steps": 50, "eta": None, "cg": None, "strength": 1e-4, "rho": 0.025}
+    assert settings(DDSTV()) == {
+        "steps": 50,
+        "fresh": 1.0,
+        "cg": None,
+        "strength": 3e-5,
+        "rho": 0.0025,
+        "trust": 0.1,
+    }
 
 
 def test_a_problem_knows_its_scan() -> None:

@@ -245,3 +245,19 @@ def test_memory_that_cannot_suffice(
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1 << 10)
     said = refusal(lambda: invoke(words(scan, prior)))
     assert said.startswith("dds-tv on 4 x 16 x 16 voxels needs about ")
+
+
+def test_what_the_prior_seems_not_to_know_is_told(invoke: Invoke, here: Path, scan: Path, prior: Path) -> None:
+    def card(error: float) -> None:
+        rows = [{"sigma": sigma, "prior": error} for sigma in (0.1, 0.3, 1.0)]
+        about = {"metrics": {"by_size": [{"size": SIZE, "denoising": rows}]}}
+        (prior / "card.json").write_text(json.dumps(about))
+
+    card(1e-4)
+    status, _, error = invoke(words(scan, prior, "--out", "a.nii.gz"))
+    assert status == 0
+    assert "times as hard to denoise for this prior" in error
+    assert json.loads((here / "a_metrics.json").read_text())["strangeness"] > 1.2
+    card(1e4)
+    assert invoke(words(scan, prior, "--out", "b.nii.gz"))[2] == ""
+    assert json.loads((here / "b_metrics.json").read_text())["strangeness"] < 1.2

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from degauss.core.errors import InputError, Stopped
-from degauss.core.inverse import Calibration, conformal_quantile, summarise
+from degauss.core.inverse import Calibration, conformal_quantile, null_std, summarise
 from degauss.medical import memory
 from degauss.medical.geometry import Grid, ParallelBeam, evenly
 from degauss.medical.joseph import expected_bytes
 from degauss.medical.memory import available_bytes, check_memory, needed_bytes, network_bytes, peak_bytes
-from degauss.medical.methods import CG, DDSTV, DPS, FBP, MBIR, Method, REDDiff
+from degauss.medical.methods import CG, DDSTV, DPS, FBP, MBIR, REDDiff
 from degauss.medical.mri import even_lines
 from degauss.medical.prior import SlicePrior
+from degauss.medical.problem import Method
 from degauss.medical.reconstruction import (
     Journal,
     beside,
@@ -126,7 +127,7 @@ def test_progress_counts_evaluations_up_to_all_of_them(tmp_path: Path) -> None:
 
 
 def problem_of(scan: Scan, prior: Any = None) -> Any:
-    from degauss.medical.methods import Problem
+    from degauss.medical.problem import Problem
 
     return replace(Problem.of(scan), prior=prior)
 
@@ -146,7 +147,12 @@ def test_several_draws_become_a_mean_a_deviation_and_intervals() -> None:
     assert result.high is not None
     torch.testing.assert_close(result.high.data - result.image.data, 2 * (result.std.data + 20), rtol=1e-3, atol=0.1)
     torch.testing.assert_close(result.low.data + result.high.data, 2 * result.image.data, rtol=1e-3, atol=0.1)
-    assert set(result.maps) == {"std", "low", "high", "provenance"}
+    assert set(result.maps) == {"std", "unseen_std", "low", "high", "provenance"}
+    assert result.unseen_std is not None
+    unseen = null_std(problem.measurement.operator, draws)
+    torch.testing.assert_close(result.unseen_std.data, 2000 * unseen, rtol=1e-4, atol=0.01)
+    # What exact measurements see of the draws hardly differs.
+    assert float((result.unseen_std.data / result.std.data).median()) > 0.7
     assert 0 <= float(result.provenance.data.min()) <= float(result.provenance.data.max()) <= 1
     assert result.image.place is scan.place
     assert result.scores["axial"]["psnr"] > 10
@@ -195,6 +201,7 @@ def test_files_are_written_beside_each_other(tmp_path: Path) -> None:
     assert [path.name for path in written] == [
         "recon.nii.gz",
         "recon_std.nii.gz",
+        "recon_unseen_std.nii.gz",
         "recon_provenance.nii.gz",
         "recon_montage.png",
         "recon_metrics.json",
@@ -255,7 +262,7 @@ def test_calibrated_intervals_cover_the_tuning_subject(tmp_path: Path) -> None:
     plan = Plan(4, 0.8, 0, 32, 16, "cpu")
     record = calibrated([scan], DDSTV(4), prior, facts, plan, lambda *pair: seen.append(pair))
     assert seen[-1] == (16, 16)
-    from degauss.medical.methods import Problem
+    from degauss.medical.problem import Problem
 
     problem = Problem.of(scan, prior)
     draws = torch.cat([DDSTV(4)(problem, 0, (sample,)) for sample in range(4)])

@@ -19,6 +19,7 @@ from degauss.core.errors import InputError
 from degauss.core.inverse import ConjugateGradient, dot_test, least_squares, spectral_norm
 from degauss.core.noise import Noise
 from degauss.medical import datasets
+from degauss.medical.files import read_volume, write_volume
 from degauss.medical.geometry import FanBeam, Grid, ParallelBeam, evenly
 from degauss.medical.mri import even_lines, fourier
 from degauss.medical.scans import CTGeometry, MRIGeometry, Scan, from_kspace, read_scan, write_scan
@@ -383,3 +384,14 @@ def test_line_integrals_are_those_of_attenuation() -> None:
     assert scan.full == CT_FULL
     middle = float(scan.y[0, 0].max())  # through 18 rows of 0 HU, 1.5 mm each
     assert middle == pytest.approx(0.0193 * 17 * 1.5, rel=0.1)
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    volume = body()
+    write_volume(str(tmp_path / "a.npz"), volume)
+    found = read_volume(str(tmp_path / "a.npz"))
+    assert torch.equal(found.data, volume.data)
+    grid = Grid(24, 20, volume.spacing[1:])
+    scan = simulate_ct(volume, ParallelBeam.covering(grid, evenly(3)))
+    write_scan(str(tmp_path / "a.h5"), scan)
+    assert torch.equal(read_scan(str(tmp_path / "a.h5")).y, scan.y)

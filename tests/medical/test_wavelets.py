@@ -18,7 +18,7 @@ from degauss.core.noise import Noise
 from degauss.medical.geometry import Grid
 from degauss.medical.mri import CartesianMRI, channels, even_lines
 from degauss.medical.phantoms import rasterised, shepp_logan
-from degauss.medical.wavelets import COMPLEX, Bands, Wavelets, WaveletSparsity, mapped
+from degauss.medical.wavelets import COMPLEX, Bands, Wavelets, WaveletSparsity, mapped, scales_of
 
 DOUBLE = torch.float64
 
@@ -194,3 +194,10 @@ def test_wrong_settings_are_refused() -> None:
             WaveletSparsity(strength, tolerance=tolerance)
     with pytest.raises(ValueError, match="no multiples of 16"):
         Wavelets().forward(torch.zeros(1, 30, 32))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "levels"), [(80, 80, 1), (128, 96, 1), (128, 128, 2), (256, 320, 3), (9, 9, 1)]
+)
+def test_the_coarsest_band_keeps_thirty_two_pixels(rows: int, columns: int, levels: int) -> None:
+    assert scales_of(rows, columns) == Wavelets("db4", levels)

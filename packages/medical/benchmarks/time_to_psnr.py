@@ -25,9 +25,10 @@ from degauss.core.schedule import EDM
 from degauss.medical import datasets
 from degauss.medical.geometry import Grid, ParallelBeam, evenly
 from degauss.medical.joseph import system_matrix
-from degauss.medical.methods import DDS, DDSTV, DiffPIR, Method, Problem
+from degauss.medical.methods import DDS, DDSTV, DiffPIR
 from degauss.medical.metrics import compare
 from degauss.medical.prior import SlicePrior, find_prior
+from degauss.medical.problem import Method, Problem
 from degauss.medical.scans import Scan
 from degauss.medical.simulation import simulate_ct
 

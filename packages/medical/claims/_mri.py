@@ -78,9 +78,9 @@ SPARSE: dict[str, dict[str, Solve]] = {
     "wavelets": {
         f"scales {levels}, strength {strength:g}": partial(sparse, levels, strength)
         for levels in (1, 2, 3)
-        for strength in (0.1, 0.03, 0.01, 0.003)
+        for strength in (0.03, 0.01, 0.003, 0.001, 0.0003)
     },
-    "TV": {f"strength {strength:g}": partial(smooth, strength) for strength in (0.03, 0.01, 0.003, 0.001)},
+    "TV": {f"strength {strength:g}": partial(smooth, strength) for strength in (0.03, 0.01, 0.003, 0.001, 0.0003)},
 }
 """What knows no prior, and the settings that each may choose from."""
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from degauss.core.claims import Claim, Result, Verdict
-from degauss.medical.methods import CG, DDS, DPS, Method, Problem, REDDiff
+from degauss.medical.methods import CG, DDS, DPS, REDDiff
 from degauss.medical.metrics import compare
 from degauss.medical.prior import SlicePrior
+from degauss.medical.problem import Method, Problem
 from degauss.medical.scans import Scan
 
 from ._mri import SPARSE, Kept, Solve, brain, measured, scan_of, tuning_head

@@ -23,9 +23,10 @@ from degauss.core.inverse import (
 )
 from degauss.medical.calibration import FLOOR
 from degauss.medical.evaluation import tissues
-from degauss.medical.methods import DDSTV, Method, Problem
+from degauss.medical.methods import DDSTV
 from degauss.medical.metrics import body
 from degauss.medical.prior import SlicePrior
+from degauss.medical.problem import Method, Problem
 from degauss.medical.scans import Scan
 from degauss.medical.volumes import per_prior_unit
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from degauss.core.claims import Claim, Result, Verdict
-from degauss.medical.methods import DDS, DDSTV, FBP, Method, REDDiff
+from degauss.medical.methods import DDS, DDSTV, FBP, REDDiff
+from degauss.medical.problem import Method
 
-from ._ct import COUPLED, EIGHT, FOUR, LIMITED, Geometry, Medians, chest, compared, torso
+from ._ct import COUPLED, EIGHT, FOUR, LIMITED, Geometry, Medians, compared, torso, tuning_body
 from ._priors import shipped
 
 CLAIM = Claim(
@@ -51,7 +52,7 @@ def run(seeds: Sequence[int], effort: Effort = EFFORT) -> Result:
     """Tune on the chest, reconstruct the torso."""
     torch.set_num_threads(1)
     prior, note = shipped("ct")
-    subjects = chest(effort.size, effort.slices // 2), torso(effort.size, effort.slices)
+    subjects = tuning_body(effort.size, effort.slices // 2), torso(effort.size, effort.slices)
 
     def methods(geometry: Geometry) -> dict[str, Method]:
         del geometry
@@ -69,7 +70,8 @@ def run(seeds: Sequence[int], effort: Effort = EFFORT) -> Result:
         figures,
         notes=(
             f"{note} {effort.slices} axial slices of 3 mm in the middle of the torso; exact line integrals. TV in "
-            "three dimensions has its strength from the top of a chest; all other settings are the package's own. "
+            "three dimensions has its strength from the top of a chest, where the package's own settings, "
+            "which all others have, were chosen too. "
             "DiffusionMBIR with its thousands of evaluations and DPS are compared at 64 x 64."
         ),
     )

@@ -13,34 +13,21 @@ OUT_metrics.json.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-from typing import NamedTuple
+from _arguments import Scale, parser, start
 
-import torch
-
-from degauss.core.errors import InputError
 from degauss.core.noise import Noise
 from degauss.medical import datasets
 from degauss.medical.files import read_volume
-from degauss.medical.methods import CG, DDS, TV, Problem
+from degauss.medical.methods import CG, DDS, TV
 from degauss.medical.metrics import compare
 from degauss.medical.mri import random_lines
 from degauss.medical.prior import SlicePrior, find_prior
+from degauss.medical.problem import Problem
 from degauss.medical.reconstruction import result_of, write_result
 from degauss.medical.simulation import simulate_mri
 from degauss.medical.volumes import Volume
 
 NOISE, CENTRE = 0.005, 0.08  # of k-space, as a share of the image's scale; the share of lines around zero frequency
-
-
-class Scale(NamedTuple):
-    """Pixels a side, slices, draws, and evaluations of the network for each slice of each draw."""
-
-    size: int
-    slices: int
-    draws: int
-    steps: int
 
 
 FULL, QUICK = Scale(128, 8, 6, 50), Scale(80, 4, 3, 20)
@@ -57,16 +44,11 @@ def shrunk(volume: Volume, scale: Scale) -> Volume:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--volume", type=Path, help="a magnitude image: NIfTI, .npz, or a folder of DICOM slices")
-    parser.add_argument("--prior", default="mr", help="one that ships, or the folder of one")
-    parser.add_argument("--acceleration", type=float, default=4.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK.size} pixels a side instead of {FULL.size}")
-    parser.add_argument("--out", type=Path, default=Path("brain"))
-    arguments = parser.parse_args()
+    options = parser(__doc__, "a magnitude image: NIfTI, .npz, or a folder of DICOM slices", "mr", "brain", FULL, QUICK)
+    options.add_argument("--acceleration", type=float, default=4.0)
+    arguments = options.parse_args()
 
-    scale = QUICK if arguments.quick else FULL
+    scale: Scale = arguments.scale
     prior = SlicePrior.load(find_prior(arguments.prior))
     volume = datasets.oasis_t1() if arguments.volume is None else read_volume(arguments.volume, unit="arbitrary")
     truth = shrunk(volume, scale)
@@ -88,8 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    try:
-        main()
-    except InputError as problem:
-        raise SystemExit(str(problem)) from None
+    start(main)

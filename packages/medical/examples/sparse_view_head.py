@@ -12,34 +12,21 @@ standard deviation of the draws. It is where they differ, not where they are wro
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-from typing import NamedTuple
+from _arguments import Scale, parser, start
 
-import torch
-
-from degauss.core.errors import InputError
 from degauss.core.inverse import summarise
 from degauss.medical import datasets
 from degauss.medical.files import read_volume, write_volume
 from degauss.medical.geometry import Grid, ParallelBeam, evenly
-from degauss.medical.methods import DDSTV, FBP, TV, Problem
+from degauss.medical.methods import DDSTV, FBP, TV
 from degauss.medical.metrics import body, compare
 from degauss.medical.plots import Panel, deviation, error, grey, middle, montage
 from degauss.medical.prior import SlicePrior, find_prior
+from degauss.medical.problem import Problem
 from degauss.medical.simulation import simulate_ct
 from degauss.medical.volumes import Volume
 
 WINDOW = (-500.0, 1000.0)  # HU: with so few views, soft tissue is not what can be judged
-
-
-class Scale(NamedTuple):
-    """Pixels a side, slices, draws, and evaluations of the network for each slice of each draw."""
-
-    size: int
-    slices: int
-    draws: int
-    steps: int
 
 
 FULL, QUICK = Scale(128, 12, 4, 50), Scale(64, 8, 3, 20)
@@ -58,16 +45,11 @@ def shrunk(volume: Volume, scale: Scale) -> Volume:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--volume", type=Path, help="a CT in HU: NIfTI, .npz, or a folder of DICOM slices")
-    parser.add_argument("--prior", default="ct", help="one that ships, or the folder of one")
-    parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK.size} pixels a side instead of {FULL.size}")
-    parser.add_argument("--out", type=Path, default=Path("head"))
-    arguments = parser.parse_args()
+    options = parser(__doc__, "a CT in HU: NIfTI, .npz, or a folder of DICOM slices", "ct", "head", FULL, QUICK)
+    options.add_argument("--views", type=int, default=8)
+    arguments = options.parse_args()
 
-    scale = QUICK if arguments.quick else FULL
+    scale: Scale = arguments.scale
     prior = SlicePrior.load(find_prior(arguments.prior))
     volume = datasets.ct_head() if arguments.volume is None else read_volume(arguments.volume, unit="HU")
     truth = shrunk(volume, scale)
@@ -95,8 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    try:
-        main()
-    except InputError as problem:
-        raise SystemExit(str(problem)) from None
+    start(main)

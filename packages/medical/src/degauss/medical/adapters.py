@@ -10,9 +10,10 @@ as an event of its batch; a measurement keeps the axes that its physics gave it,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
@@ -30,45 +31,19 @@ class Physics(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class SlicePhysics:
-    """A two-dimensional physics on every slice. ``event``: ``(slices, rows, columns)``, or with 2 before rows."""
+class _Adapted(ABC):
+    """A physics on events ``(slices, rows, columns)``, or with 2 before rows, and its norm."""
 
     physics: Physics
     event: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _check_event(self.event)
-
-    @property
-    def norm(self) -> float:
-        """The largest singular value: of one slice, hence of all; by Lanczos, at first use."""
-        return self._norm
-
-    @cached_property
-    def _norm(self) -> float:
-        return spectral_norm(self, torch.empty(1, 1, *self.event[1:]))
-
-    def __call__(self, x: Tensor, /) -> Tensor:
-        """``[batch, slices, (2,) rows, columns]`` -> ``[batch, slices, *measurement of one event]``."""
-        _check(x, self.event[1:], 2)
-        images = x.reshape(-1, *(() if _is_complex(self.event) else (1,)), *self.event[1:])
-        return _tensor(self.physics.A(images)).unflatten(0, x.shape[:2])
-
-    def adjoint(self, y: Tensor, /) -> Tensor:
-        """The other way round."""
-        images = _tensor(self.physics.A_adjoint(y.flatten(0, 1)))
-        return images.reshape(*y.shape[:2], *self.event[1:])
-
-
-@dataclass(frozen=True, eq=False)
-class VolumePhysics:
-    """A three-dimensional physics. ``event``: ``(slices, rows, columns)``, or with 2 before rows."""
-
-    physics: Physics
-    event: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        _check_event(self.event)
+        event = self.event
+        if not (len(event) == 3 or (len(event) == 4 and event[1] == 2)) or min(event) < 1:
+            raise InputError(
+                "An event must be (slices, rows, columns), or (slices, 2, rows, columns) if it is complex, but is "
+                f"{event}."
+            )
 
     @property
     def norm(self) -> float:
@@ -77,18 +52,62 @@ class VolumePhysics:
 
     @cached_property
     def _norm(self) -> float:
-        return spectral_norm(self, torch.empty(1, *self.event))
+        return spectral_norm(self, torch.empty(1, *self._seen))
+
+    @property
+    def is_complex(self) -> bool:
+        return len(self.event) == 4
+
+    @property
+    @abstractmethod
+    def _seen(self) -> tuple[int, ...]:
+        """The smallest event that has the norm of all."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+    @abstractmethod
+    def adjoint(self, y: Tensor, /) -> Tensor: ...
+
+
+@final
+class SlicePhysics(_Adapted):
+    """A two-dimensional physics on every slice."""
+
+    @property
+    def _seen(self) -> tuple[int, ...]:
+        return 1, *self.event[1:]
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """``[batch, slices, (2,) rows, columns]`` -> ``[batch, slices, *measurement of one event]``."""
+        _check(x, self.event[1:], 2)
+        images = x.reshape(-1, *(() if self.is_complex else (1,)), *self.event[1:])
+        return _tensor(self.physics.A(images)).unflatten(0, x.shape[:2])
+
+    def adjoint(self, y: Tensor, /) -> Tensor:
+        """The other way round."""
+        images = _tensor(self.physics.A_adjoint(y.flatten(0, 1)))
+        return images.reshape(*y.shape[:2], *self.event[1:])
+
+
+@final
+class VolumePhysics(_Adapted):
+    """A three-dimensional physics."""
+
+    @property
+    def _seen(self) -> tuple[int, ...]:
+        return self.event
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """``[batch, slices, (2,) rows, columns]`` -> ``[batch, *measurement]``."""
         _check(x, self.event, 1)
-        volumes = x.transpose(1, 2) if _is_complex(self.event) else x.unsqueeze(1)
+        volumes = x.transpose(1, 2) if self.is_complex else x.unsqueeze(1)
         return _tensor(self.physics.A(volumes))
 
     def adjoint(self, y: Tensor, /) -> Tensor:
         """The other way round."""
         volumes = _tensor(self.physics.A_adjoint(y))
-        return volumes.transpose(1, 2) if _is_complex(self.event) else volumes.squeeze(1)
+        return volumes.transpose(1, 2) if self.is_complex else volumes.squeeze(1)
 
 
 def from_deepinv(physics: Physics, event: tuple[int, ...]) -> SlicePhysics:
@@ -129,17 +148,6 @@ def _deepinv_physics() -> Any:
     except ImportError:
         raise InputError("This needs deepinv: install degauss-medical[deepinv].") from None
     return deepinv.physics
-
-
-def _is_complex(event: tuple[int, ...]) -> bool:
-    return len(event) == 4
-
-
-def _check_event(event: tuple[int, ...]) -> None:
-    if not (len(event) == 3 or (len(event) == 4 and event[1] == 2)) or min(event) < 1:
-        raise InputError(
-            f"An event must be (slices, rows, columns), or (slices, 2, rows, columns) if it is complex, but is {event}."
-        )
 
 
 def _check(x: Tensor, expected: tuple[int, ...], lead: int) -> None:

@@ -16,9 +16,9 @@ from degauss.core.errors import InputError
 from degauss.core.inverse import Calibration, Facts, conformal_quantile, summarise
 from degauss.core.inverse.intervals import scores
 from degauss.core.options import Report
-from degauss.medical.methods import Method, Problem
 from degauss.medical.metrics import body
 from degauss.medical.prior import SlicePrior
+from degauss.medical.problem import Method, Problem
 from degauss.medical.scans import Scan
 from degauss.medical.volumes import from_prior_units
 

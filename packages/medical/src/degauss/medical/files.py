@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ _EXPECTED = f"a file ending in {', '.join(SUFFIXES)}, or a folder of DICOM slice
 
 
 def read_volume(
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     unit: Unit | None = None,
     spacing: tuple[float, float, float] | None = None,
@@ -39,6 +40,7 @@ def read_volume(
     .npz that has none; 1 mm unless given. ``straighten``: mm that tilted or unevenly spaced DICOM slices are resampled
     to; None refuses them. Raises InputError, one sentence, for what is no volume or cannot be trusted.
     """
+    path = Path(path)
     if path.is_dir():
         return dicom.read(path) if straighten is None else dicom.read_resampled(path, straighten)
     kind = suffix(path)
@@ -51,12 +53,13 @@ def read_volume(
     raise InputError(f"{path}: is not a volume; expected {_EXPECTED}.")
 
 
-def write_volume(path: Path, volume: Volume, *, note: str = "") -> None:
+def write_volume(path: str | os.PathLike[str], volume: Volume, *, note: str = "") -> None:
     """Write a volume, whole or not at all: NIfTI, .npz, .npy (its values alone), or, without a suffix, DICOM slices.
 
     ``note``: what made it, for the description that DICOM has. No file gets anything from the input's header but the
     voxels' place.
     """
+    path = Path(path)
     kind = suffix(path)
     if kind in nifti.SUFFIXES:
         nifti.write(path, volume)

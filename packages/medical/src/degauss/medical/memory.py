@@ -21,8 +21,8 @@ from degauss.core.errors import InputError
 from degauss.core.inverse import pull_back
 from degauss.core.schedule import LinearVP
 from degauss.medical.joseph import expected_bytes
-from degauss.medical.methods import Method
 from degauss.medical.prior import SlicePrior
+from degauss.medical.problem import Method
 from degauss.medical.scans import CTGeometry, Scan
 
 _FLOAT = 4

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _INK, _QUIET, _GRID = "#22272e", "#6b7480", "#e6e9ed"
 _COLORS = ("#0b4f9e", "#d1495b", "#2e8b57", "#e09f3e", "#7b4b94", "#3a9fbf", "#8c6d46", "#6b7480")
 _WIDTH = 2.4  # inches of a column
+_THIN = 0.5  # inches: below it a row has no room for two letters above each other
 
 SOFT_TISSUE = (-160.0, 240.0)
 """The window of computed tomography unless another is asked for, HU: level 40, width 400."""
@@ -129,7 +130,7 @@ def montage(
                 interpolation="nearest",
                 clip_on=False,  # what a clipped image refers to in SVG has another name each time
             )
-            _letters(axes, plane)
+            _letters(axes, plane, thin=heights[row] < _THIN)
             if row == 0:
                 axes.set_title(panel.title, fontsize=10, color=_INK)
         _scale(figure.add_subplot(grid[3, column]), panel)
@@ -146,8 +147,10 @@ def _scale(axes: Axes, panel: Panel) -> None:
     axes.tick_params(labelsize=7, colors=_QUIET)
 
 
-def _letters(axes: Axes, plane: Plane) -> None:
-    places = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.97), (0.5, 0.03))
+def _letters(axes: Axes, plane: Plane, *, thin: bool) -> None:
+    # Where there is no room for two letters above each other they stand side by side.
+    above, below = (0.4, 0.6) if thin else (0.5, 0.5)
+    places = ((0.03, 0.5), (0.97, 0.5), (above, 0.97), (below, 0.03))
     for letter, (x, y) in zip(LETTERS[plane], places, strict=True):
         axes.text(
             x,

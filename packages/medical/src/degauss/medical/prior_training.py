@@ -107,7 +107,7 @@ def fit(config: PriorConfig, data: Slices, held_out: Slices | None, settings: Tr
     ``held_out``: slices whose loss is logged, in the same noise every time. A run that was stopped goes on; see
     `degauss.core.train` for what it raises. `InputError` where ``out`` holds the run of another prior.
     """
-    remember(settings.out, "a prior", asdict(config))
+    remember(settings.out, "another prior, or one of other volumes,", asdict(config))
     prior = SlicePrior.new(config, settings.seed)
     loss = DenoisingLoss(config)
     evaluate = None if held_out is None else _validation(loss, held_out)

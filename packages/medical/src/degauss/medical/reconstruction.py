@@ -21,14 +21,15 @@ from torch import Tensor
 from degauss.core.checkpoint import read_tensors, write_tensors
 from degauss.core.errors import InputError, Stopped
 from degauss.core.files import atomic_path, read_json, remove, remove_partial, write_json
-from degauss.core.inverse import Calibration, Facts, Parts, Summary, decompose, measured_contrast, summarise
+from degauss.core.inverse import Calibration, Facts, Parts, Summary, decompose, measured_contrast, null_std, summarise
 from degauss.core.kernel import Event
 from degauss.core.noise import Noise
 from degauss.core.options import Report
 from degauss.core.pausing import simulate_pausing
-from degauss.medical.methods import Method, Problem, checked, settings
+from degauss.medical.methods import settings
 from degauss.medical.metrics import compare, data_residual
 from degauss.medical.mri import complex_from
+from degauss.medical.problem import Method, Problem, checked
 from degauss.medical.scans import CTGeometry, Scan
 from degauss.medical.volumes import Volume, from_prior_units
 
@@ -196,7 +197,9 @@ class Result:
     """What a run found, as volumes in the scan's own unit; None for what it cannot say.
 
     ``image``: the mean of the draws. ``std``, ``low``, ``high``: of several. ``provenance``: 1 where the measurement
-    decided, 0 where the prior did. ``residual``: |y - A x| / |y|. ``full``: what x = 1 stands for.
+    decided, 0 where the prior did. ``unseen_std``: of several, the
+    standard deviation of the part that the measurement does not see: where it is large, a structure may be in one draw
+    and not in another, and the measurement cannot tell. ``residual``: |y - A x| / |y|. ``full``: what x = 1 stands for.
     """
 
     image: Volume
@@ -204,6 +207,7 @@ class Result:
     residual: float
     full: float
     std: Volume | None = None
+    unseen_std: Volume | None = None
     low: Volume | None = None
     high: Volume | None = None
     truth: Volume | None = None
@@ -212,7 +216,13 @@ class Result:
     @property
     def maps(self) -> dict[str, Volume]:
         """The volumes that go beside the image, by the word in their file's name."""
-        named = {"std": self.std, "low": self.low, "high": self.high, "provenance": self.provenance}
+        named = {
+            "std": self.std,
+            "unseen_std": self.unseen_std,
+            "low": self.low,
+            "high": self.high,
+            "provenance": self.provenance,
+        }
         return {name: volume for name, volume in named.items() if volume is not None}
 
 
@@ -232,6 +242,7 @@ def result_of(scan: Scan, problem: Problem, draws: Tensor, record: Calibration |
         residual,
         scan.full,
         None if summary is None else scan.deviations(summary.std),
+        None if summary is None else scan.deviations(_unseen(problem, draws)),
         low,
         high,
         truth,
@@ -250,9 +261,18 @@ def _interval(scan: Scan, summary: Summary, record: Calibration, describes: Fact
     return _volume(scan, found.low), _volume(scan, found.high)
 
 
+def _unseen(problem: Problem, draws: Tensor) -> Tensor:
+    """The deviation of what the measurement does not see, ``[slices, rows, columns]``; of both parts together."""
+    found = null_std(problem.measurement.operator, draws.to(problem.measurement.y.device), rho=_prior_weight(problem))
+    return torch.linalg.vector_norm(found, dim=-3) if problem.is_complex else found
+
+
+def _prior_weight(problem: Problem) -> float:
+    return (problem.measurement.sigma_y / _TRUST) ** 2
+
+
 def _provenance(scan: Scan, problem: Problem, mean: Tensor) -> Volume:
-    rho = (problem.measurement.sigma_y / _TRUST) ** 2
-    parts = decompose(problem.measurement.operator, mean, rho=rho)
+    parts = decompose(problem.measurement.operator, mean, rho=_prior_weight(problem))
     if problem.is_complex:
         parts = Parts(complex_from(parts.measured), complex_from(parts.prior), parts.residual)
     share = measured_contrast(parts, _WINDOW)[0].float().cpu()

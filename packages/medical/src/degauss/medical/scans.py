@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -194,7 +195,7 @@ def from_kspace(
     return Scan(y, geometry, noise, None, full, "arbitrary", slices, place, place.spacing, truth)
 
 
-def write_scan(path: Path, scan: Scan) -> None:
+def write_scan(path: str | os.PathLike[str], scan: Scan) -> None:
     """Write a scan, whole or not at all."""
     import h5py
 
@@ -210,10 +211,11 @@ def write_scan(path: Path, scan: Scan) -> None:
                 file.create_dataset(name, data=array.detach().to("cpu", kind).numpy(), compression="gzip", shuffle=True)
 
 
-def read_scan(path: Path) -> Scan:
+def read_scan(path: str | os.PathLike[str]) -> Scan:
     """Read a scan. Raises InputError for another kind of file, and for one that disagrees with itself, saying where."""
     import h5py
 
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: does not exist; expected a scan (.h5).")
     try:

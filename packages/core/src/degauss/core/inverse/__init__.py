@@ -55,7 +55,7 @@ from degauss.core.inverse.provenance import Parts, decompose, measured_contrast,
 from degauss.core.inverse.pull_back import Pulled, pull_back
 from degauss.core.inverse.reddiff import REDDiff
 from degauss.core.inverse.slices import SliceWise
-from degauss.core.inverse.total_variation import DDSTV, AxisTV, Difference, Duals, dds_tv
+from degauss.core.inverse.total_variation import DDSTV, AxisTV, Difference, Duals, MeanError, dds_tv
 from degauss.core.inverse.tv import (
     ANISOTROPIC,
     ISOTROPIC,
@@ -99,6 +99,7 @@ __all__ = [
     "MBIRCarry",
     "Mask",
     "Matrix",
+    "MeanError",
     "Measurement",
     "MixedNorm",
     "MomentMatching",

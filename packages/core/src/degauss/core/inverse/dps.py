@@ -59,6 +59,10 @@ class DPS:
 class DPSKernel:
     """Algorithm 1: a step of ``solver``, then x <- x - ``zeta`` grad_{x_t} |y - A x0_hat(x_t)|, norm of each row.
 
+    ``parts``: how many axes of y after the batch's tell measurements apart that have a norm of their own: 0 for one
+    measurement a row; 1 where a row is a volume of n slices that are measured one by one, ``[batch, n, ...]``. As one
+    norm, its gradient in each slice would be about sqrt(n) times smaller than that of the slice's own.
+
     The paper writes zeta_i grad |.|^2 with zeta_i = zeta' / |y - A x0_hat|, which is zeta = 2 zeta' here; the released
     code has this form, but takes the norm over the batch. The gradient is that at the state before the step, so one
     evaluation serves both. sigma_y does not enter. The step does not shrink as the fit improves: samples end about
@@ -70,6 +74,7 @@ class DPSKernel:
     measurement: Measurement
     zeta: float
     solver: TableSolver
+    parts: int = 0
 
     def init(self, x: Tensor, grid: Tensor, /) -> Carry:
         return self.solver(self.denoiser, self.schedule).init(x, grid)
@@ -87,12 +92,13 @@ class DPSKernel:
     def _misfit(self, mean: Tensor) -> Tensor:
         """-grad |y - A mean| with respect to the mean; 0 where the fit is perfect."""
         residual = self.measurement.residual(mean)
-        power = inner(residual, residual)
+        each = residual.flatten(0, self.parts)
+        power = inner(each, each)
         scale = torch.where(power > 0, power.clamp(min=1e-300).rsqrt(), 0.0)
-        return self.measurement.operator.adjoint(expand(scale, residual) * residual)
+        return self.measurement.operator.adjoint((expand(scale, each) * each).reshape(residual.shape))
 
 
-def dps(measurement: Measurement, zeta: float, solver: TableSolver | None = None) -> Solver:
+def dps(measurement: Measurement, zeta: float, solver: TableSolver | None = None, *, parts: int = 0) -> Solver:
     """DPS as published, around ancestral sampling or any other table solver. InputError for a negative ``zeta``."""
     check_range("zeta", zeta, 0)
-    return partial(DPSKernel, measurement=measurement, zeta=zeta, solver=solver or ddim(eta=1.0))
+    return partial(DPSKernel, measurement=measurement, zeta=zeta, solver=solver or ddim(eta=1.0), parts=parts)

@@ -198,8 +198,12 @@ def _normal(like: Tensor, noise: Noise) -> Tensor:
     return torch.complex(noise.normal(like.real), noise.normal(like.real, draw=1))
 
 
+_PIECE = 1 << 18
+
+
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Re <a, b> of each row, ``[batch]``, summed in float64."""
+    """Re <a, b> of each row, ``[batch]``, summed in float64, a piece at a time: volumes are not copied."""
     if a.is_complex():
         a, b = torch.view_as_real(a), torch.view_as_real(b)
-    return (a * b).flatten(1).sum(1, dtype=torch.float64)
+    pieces = zip(a.flatten(1).split(_PIECE, 1), b.flatten(1).split(_PIECE, 1), strict=True)
+    return torch.stack([(x * y).sum(1, dtype=torch.float64) for x, y in pieces]).sum(0)

@@ -13,6 +13,12 @@ and z and w are kept from one noise level to the next. Here it is done on the po
 iterate one conjugate gradient does little harm; several fit noise to noiseless measurements and shrink its
 differences, and the duals remember it.
 
+Noisy measurements need a weight, or conjugate gradients fit their noise. With tau > 0 the first line is that of
+
+    min over x'   1/2 |y - A x'|^2 + tau/2 |x' - x|^2 + rho/2 |D x' - z + w|^2,      tau = (sigma_y / r)^2,
+
+Bayes' rule for a posterior mean that is wrong by r. ``MeanError`` says how r follows the noise level.
+
 The difference does not wrap: the first and the last slice are not neighbours. With |A| = 1, values in [0, 1] and
 neighbours of equal spacing, lambda 1e-4 and rho 0.025 are the published settings for computed tomography.
 """
@@ -87,53 +93,88 @@ class AxisTV:
         zero = torch.zeros_like(Difference(self.axis)(x))
         return Duals(zero, zero)
 
-    def update(self, measurement: Measurement, x: Tensor, duals: Duals) -> tuple[Tensor, Duals]:
-        """The iteration from ``x`` and the duals of the last one."""
+    def update(self, measurement: Measurement, x: Tensor, duals: Duals, weight: float = 0.0) -> tuple[Tensor, Duals]:
+        """The iteration from ``x`` and the duals of the last one. ``weight``: tau >= 0."""
         operator, difference = measurement.operator, Difference(self.axis)
 
-        def apply(x: Tensor) -> Tensor:
-            return operator.adjoint(operator(x)) + self.rho * difference.adjoint(difference(x))
+        def apply(d: Tensor) -> Tensor:
+            seen = operator.adjoint(operator(d)) + self.rho * difference.adjoint(difference(d))
+            return seen + weight * d if weight else seen
 
-        target = operator.adjoint(measurement.y) + self.rho * difference.adjoint(duals.split - duals.dual)
-        x = self.solve(apply, target, x).x
+        missed = duals.split - duals.dual - difference(x)
+        wrong = operator.adjoint(measurement.residual(x)) + self.rho * difference.adjoint(missed)
+        x = x + self.solve(apply, wrong).x
         slope = difference(x) + duals.dual
         split = slope.sign() * (slope.abs() - self.strength / self.rho).clamp(min=0)
         return x, Duals(split, slope - split)
 
 
+@dataclass(frozen=True)
+class MeanError:
+    """r, how far a posterior mean is taken to be from the truth: min(``most``, ``follow`` sigma_t / alpha_t).
+
+    Without an end where r does not shrink with the noise, the last step fits noise that no later one takes off. Both
+    > 0, in units of x and of the noise. Raises InputError for others.
+    """
+
+    most: float = 0.1
+    follow: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("most", "follow"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, but is {getattr(self, name)}.")
+
+    def weight(self, sigma_y: float, ratio: float) -> float:
+        """tau, at the noise level ``ratio`` = sigma_t / alpha_t > 0."""
+        return (sigma_y / min(self.most, self.follow * ratio)) ** 2
+
+
 class CoupledCarry(NamedTuple):
-    """The solver's carry, and the duals."""
+    """The solver's carry, the duals, and tau of each step."""
 
     inner: Carry
     duals: Duals
+    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class DDSTV:
-    """The posterior mean of each step goes through one iteration of ``coupling`` before ``solver`` uses it."""
+    """The posterior mean of each step goes through one iteration of ``coupling`` before ``solver`` uses it.
+
+    ``error``: of the posterior mean, against the measurement's sigma_y; exact measurements have no use for it.
+    """
 
     denoiser: Denoiser[Point]
     schedule: Schedule
     measurement: Measurement
     coupling: AxisTV
     solver: TableSolver
+    error: MeanError = MeanError()
 
     def init(self, x: Tensor, grid: Tensor, /) -> CoupledCarry:
         inner = self.solver(self.denoiser, self.schedule).init(x, grid)
-        return CoupledCarry(inner, self.coupling.start(x))
+        ratios = (-self.schedule.log_snr(grid[:-1].detach().to("cpu", torch.float64)) / 2).exp().tolist()
+        weights = tuple(self.error.weight(self.measurement.sigma_y, ratio) for ratio in ratios)
+        return CoupledCarry(inner, self.coupling.start(x), weights)
 
     def step(self, carry: CoupledCarry, x: Tensor, i: int, noise: Noise, /) -> tuple[CoupledCarry, Tensor]:
         mean = self.denoiser(x, carry.inner.times[i]).mean
-        mean, duals = self.coupling.update(self.measurement, mean, carry.duals)
+        mean, duals = self.coupling.update(self.measurement, mean, carry.duals, carry.weights[i])
 
         def answered(x: Tensor, t: Tensor, /, **cond: Any) -> Point:
             del x, t, cond
             return Point(mean)
 
         inner, x = self.solver(answered, self.schedule).step(carry.inner, x, i, noise)
-        return CoupledCarry(inner, duals), x
+        return carry._replace(inner=inner, duals=duals), x
 
 
-def dds_tv(measurement: Measurement, coupling: AxisTV, solver: TableSolver | None = None) -> Solver:
+def dds_tv(
+    measurement: Measurement,
+    coupling: AxisTV,
+    solver: TableSolver | None = None,
+    error: MeanError = MeanError(),
+) -> Solver:
     """DDS for volumes as a solver, around DDIM of eta 0.85 (the paper's, for tomography) or any table solver."""
-    return partial(DDSTV, measurement=measurement, coupling=coupling, solver=solver or ddim(eta=0.85))
+    return partial(DDSTV, measurement=measurement, coupling=coupling, solver=solver or ddim(eta=0.85), error=error)

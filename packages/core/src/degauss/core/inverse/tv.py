@@ -378,9 +378,8 @@ def _where(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    """Of each row, piece by piece along axis 1: sums in float64 would copy the whole."""
-    parts = (part.reshape(len(x), -1) for part in x.unbind(1))
-    return torch.stack([inner(part, part) for part in parts]).sum(0).sqrt()
+    """Of each row."""
+    return inner(x, x).sqrt()
 
 
 def _positive(length: Tensor) -> Tensor:

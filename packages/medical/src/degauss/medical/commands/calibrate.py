@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_range
 from degauss.core.options import check_file, device_of, progress
+from degauss.medical.commands.scanner_options import Scanner
 
 if TYPE_CHECKING:
     from degauss.medical.scans import Scan
@@ -18,7 +19,7 @@ _SUFFIXES = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrate:
+class Calibrate(Scanner):
     """Calibrate the intervals of a method's draws, so that they cover as many voxels as they say.
 
     Volumes are scanned, drawn from their posteriors, and compared with themselves, inside the body; the record goes
@@ -41,26 +42,10 @@ class Calibrate:
     """Draws; intervals hold for this number of them."""
     level: float = 0.9
     """The share of voxels to cover."""
-    views: int = 8
-    """Views of the CT."""
-    arc: float = 180.0
-    """Degrees that they are spread over."""
-    photons: float | None = None
-    """Count photons in CT: so many per ray in air."""
-    sigma: float = 0.0
-    """White noise: of the CT's line integrals, or of k-space as a share of the image's scale."""
-    acceleration: float = 4.0
-    """Of MRI: how many times fewer lines are measured than there are."""
-    centre: float = 0.08
-    """Of MRI: the share of lines in the middle that are always measured."""
-    size: int | None = None
-    """Resample volumes to so many pixels a side, square, over the same field of view."""
     slab: int = 32
     """Slices that are projected together."""
     chunk: int = 16
     """Slices that go through the network together."""
-    seed: int = 0
-    """Everything random follows from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     out: Path | None = None
@@ -76,6 +61,7 @@ class Calibrate:
 
         if not self.volumes:
             raise InputError("expected at least one volume or scan.")
+        self.check()
         check_range("samples", self.samples, 2)
         for name in ("slab", "chunk"):
             check_range(name, getattr(self, name), 1)
@@ -112,28 +98,12 @@ class Calibrate:
 
     def _scan(self, path: Path) -> Scan:
         """A scan with its truth, read or simulated."""
-        from degauss.core.noise import Noise
-        from degauss.medical.files import read_volume
-        from degauss.medical.geometry import Grid, ParallelBeam, evenly
-        from degauss.medical.mri import random_lines
         from degauss.medical.scans import read_scan
-        from degauss.medical.simulation import simulate_ct, simulate_mri
 
         if path.suffix.lower() in _SUFFIXES:
             scan = read_scan(path)
             if scan.truth is None:
                 raise InputError(f"{path}: holds no truth to calibrate with; simulate it with --keep-truth.")
             return scan
-        volume = read_volume(path)
-        if self.size is not None:
-            slices, rows, columns = volume.data.shape
-            dz, dy, dx = volume.spacing
-            side = max(rows * dy, columns * dx) / self.size
-            volume = volume.resampled((dz, side, side), (slices, self.size, self.size))
-        if volume.unit == "HU":
-            grid = Grid(volume.data.shape[1], volume.data.shape[2], volume.spacing[1:])
-            beam = ParallelBeam.covering(grid, evenly(self.views, self.arc))
-            return simulate_ct(volume, beam, photons=self.photons, sigma=self.sigma, seed=self.seed, truth=True)
-        noise = Noise(self.seed, range(1)).fork(1)
-        mask = random_lines(volume.data.shape[2], self.acceleration, self.centre, noise)[0, 0]
-        return simulate_mri(volume, mask, sigma=self.sigma, seed=self.seed, truth=True)
+        volume = self.volume_in(path)
+        return self.ct(volume, truth=True) if volume.unit == "HU" else self.mr(volume, truth=True)

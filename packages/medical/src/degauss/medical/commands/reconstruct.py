@@ -13,7 +13,10 @@ from degauss.core.errors import InputError, check_range
 from degauss.core.options import check_directory, check_file, device_of, progress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from degauss.core.inverse import Calibration, Facts
+    from degauss.medical.prior import SlicePrior
     from degauss.medical.scans import Scan
 
 MethodName = Literal[
@@ -26,9 +29,10 @@ class Reconstruct:
     """Reconstruct the volume behind a scan. Stop it and run it again: it goes on where it stopped.
 
     Written are the volume, in the place and unit of what was scanned (Hounsfield units in CT), and beside it OUT_std
-    (of several draws), OUT_low and OUT_high (where 'calibrate' has made a record for such draws), OUT_provenance (1
-    where the measurement decided, 0 where the prior did), OUT_montage.png and, last, OUT_metrics.json. Where the scan
-    holds the truth, PSNR and SSIM in three planes. Not for diagnostic use.
+    (of several draws) and OUT_unseen_std (of what the measurement does not see of them), OUT_low and OUT_high (where
+    'calibrate' has made a record for such draws), OUT_provenance (1 where the measurement decided, 0 where the prior
+    did), OUT_montage.png and, last, OUT_metrics.json. Where the scan holds the truth, PSNR and SSIM in three planes.
+    A volume that the prior seems not to know is told of. Not for diagnostic use.
     """
 
     scan: Positional[Path]
@@ -64,8 +68,9 @@ class Reconstruct:
         from degauss.core.cli import provenance
         from degauss.core.files import fingerprint
         from degauss.medical.memory import check_memory, peak_memory
-        from degauss.medical.methods import Problem, method_of, settings
+        from degauss.medical.methods import method_of, settings
         from degauss.medical.prior import SlicePrior, find_prior
+        from degauss.medical.problem import Problem
         from degauss.medical.reconstruction import Journal, describe, draw_all, result_of, write_result
         from degauss.medical.scans import read_scan
 
@@ -95,6 +100,7 @@ class Reconstruct:
         with progress("evaluations a slice" if method.evaluations else "steps") as report:
             found = draw_all(problem, method, journal, samples=self.samples, seed=self.seed, report=report)
         result = result_of(scan, problem, found.draws, record, describes)
+        strange = None if prior is None or folder is None else self._strangeness(scan, prior, folder, found.draws)
         about = {
             "method": self.method,
             "settings": settings(method),
@@ -108,6 +114,7 @@ class Reconstruct:
             "seconds_now": found.seconds,
             "peak_memory_bytes": peak_memory(device),
             "device": device,
+            "strangeness": strange,
             "intervals": None if record is None else asdict(record),
             "provenance": provenance(),
         }
@@ -120,6 +127,22 @@ class Reconstruct:
                 "deviation is what the draws say and has not been checked.",
                 file=sys.stderr,
             )
+
+    def _strangeness(self, scan: Scan, prior: SlicePrior, folder: Path, draws: Tensor) -> float | None:
+        """How unlike the prior's own slices the result is; says so where it is."""
+        from degauss.medical.familiarity import STRANGE, known_errors, strangeness
+
+        known = known_errors(folder, max(scan.shape[-2:]))
+        if not known:
+            return None
+        found = strangeness(prior, known, scan.magnitude(draws).mean(0))
+        if found > STRANGE:
+            print(
+                f"the volume is {found:.1f} times as hard to denoise for this prior as the slices that it was checked "
+                "on: it may not know what was scanned; compare with --method tv.",
+                file=sys.stderr,
+            )
+        return found
 
     def _place(self) -> Path:
         if self.format == "nifti":

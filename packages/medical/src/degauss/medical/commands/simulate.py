@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from degauss.core.errors import InputError, check_range
+from degauss.core.errors import InputError
 from degauss.core.options import check_file, progress
+from degauss.medical.commands.scanner_options import Scanner
 
 if TYPE_CHECKING:
-    from degauss.medical.geometry import Beam
     from degauss.medical.scans import Scan
-    from degauss.medical.volumes import Volume
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulate:
+class Simulate(Scanner):
     """Simulate a scan of a volume: sparse-view, limited-angle or fan-beam CT, or accelerated MRI with --mri.
 
     Written is one HDF5 file with the measurement, how it was made and where the volume lies, which is all that
@@ -29,44 +28,8 @@ class Simulate:
     """NIfTI, a folder of DICOM slices, .npz or .npy; CT in Hounsfield units."""
     mri: bool = False
     """Measure Cartesian k-space with one coil instead of X-rays."""
-    views: int = 8
-    """Views of the CT."""
-    arc: float | None = None
-    """Degrees that the views are spread over; 180 unless given, with --fan 360. 90 is a limited angle."""
-    fan: bool = False
-    """Rays from a source to a flat detector, instead of parallel ones."""
-    source_to_axis: float = 570.0
-    """Of the fan, mm."""
-    source_to_detector: float = 1040.0
-    """Of the fan, mm."""
-    photons: float | None = None
-    """Count photons: so many per ray in air."""
-    sigma: float = 0.0
-    """White noise: its deviation on CT's line integrals (no unit), or on k-space as a share of the image's scale."""
-    acceleration: float = 4.0
-    """How many times fewer lines of k-space are measured than there are."""
-    centre: float = 0.08
-    """The share of all lines that lie in the middle of k-space and are always measured."""
-    lines: Literal["random", "even"] = "random"
-    """How the other lines are chosen."""
-    phase: float = 0.0
-    """A smooth phase of this deviation (radians) on the MR image; at 0 it is real, and known to be."""
-    size: int | None = None
-    """Resample to so many pixels a side, square, over the same field of view."""
-    slice_spacing: float | None = None
-    """Resample to slices so far apart, mm."""
-    slices: str | None = None
-    """Take these slices only, from 0 at the feet, the last left out, such as 40:72. After resampling."""
-    unit: Literal["auto", "HU", "arbitrary"] = "auto"
-    """What the values are; auto takes a volume with air below -500 for Hounsfield units."""
-    spacing: tuple[float, float, float] | None = None
-    """Millimetres from slice to slice, row to row and column to column, for arrays that do not say; 1 unless given."""
-    straighten: float | None = None
-    """Resample tilted or unevenly spaced DICOM slices to so many mm apart; they are refused unless this is given."""
     keep_truth: bool = False
     """Keep the volume itself in the scan, so that reconstructions can be judged."""
-    seed: int = 0
-    """Everything random follows from it."""
     out: Path = Path("scan.h5")
     """The file to write."""
 
@@ -74,84 +37,17 @@ class Simulate:
         from degauss.medical.scans import write_scan
 
         check_file(self.out, (".h5", ".hdf5"))
-        self._check()
-        volume = self._volume()
-        scan = self._mri(volume) if self.mri else self._ct(volume)
-        write_scan(self.out, scan)
-        print(f"wrote {self.out}: {_described(scan)}")
-
-    def _check(self) -> None:
-        """What can be said before any file is read."""
-        check_range("sigma", self.sigma, 0)
+        self.check()
         if self.mri and (self.fan or self.photons is not None or self.arc is not None):
             raise InputError("--fan, --arc and --photons are of CT, but --mri is given.")
-        if self.photons is not None:
-            check_range("photons", self.photons, 1)
-        if self.size is not None:
-            check_range("size", self.size, 8, unit="pixels")
-        if self.slice_spacing is not None and not 0 < self.slice_spacing < float("inf"):
-            raise InputError(f"slice-spacing must be a length in mm above 0, but is {self.slice_spacing}.")
-
-    def _volume(self) -> Volume:
-        from degauss.medical.files import read_volume
-
-        unit = None if self.unit == "auto" else self.unit
-        volume = read_volume(self.volume, unit=unit, spacing=self.spacing, straighten=self.straighten)
-        if self.size is not None or self.slice_spacing is not None:
-            volume = volume.resampled(*self._grid(volume))
-        return volume if self.slices is None else volume.cropped(_range(self.slices))
-
-    def _grid(self, volume: Volume) -> tuple[tuple[float, float, float], tuple[int, int, int]]:
-        """Spacing and shape of the volume to scan: square slices around the whole field of view, if asked."""
-        (slices, rows, columns), (dz, dy, dx) = volume.data.shape, volume.spacing
-        if self.slice_spacing is not None:
-            slices, dz = max(1, round(slices * dz / self.slice_spacing)), self.slice_spacing
-        if self.size is not None:
-            dy = dx = max(rows * dy, columns * dx) / self.size
-            rows = columns = self.size
-        return (dz, dy, dx), (slices, rows, columns)
-
-    def _ct(self, volume: Volume) -> Scan:
-        from degauss.medical.simulation import simulate_ct
-
-        with progress("projecting") as report:
-            return simulate_ct(
-                volume,
-                self._beam(volume),
-                photons=self.photons,
-                sigma=self.sigma,
-                seed=self.seed,
-                truth=self.keep_truth,
-                report=report,
-            )
-
-    def _beam(self, volume: Volume) -> Beam:
-        from degauss.medical.geometry import FanBeam, Grid, ParallelBeam, evenly
-
-        grid = Grid(volume.data.shape[1], volume.data.shape[2], volume.spacing[1:])
-        angles = evenly(self.views, self.arc if self.arc is not None else 360.0 if self.fan else 180.0)
-        if self.fan:
-            return FanBeam.covering(grid, angles, self.source_to_axis, self.source_to_detector)
-        return ParallelBeam.covering(grid, angles)
-
-    def _mri(self, volume: Volume) -> Scan:
-        from degauss.core.noise import Noise
-        from degauss.medical.mri import even_lines, random_lines
-        from degauss.medical.simulation import simulate_mri
-
-        columns = volume.data.shape[2]
-        if self.lines == "even":
-            mask = even_lines(columns, self.acceleration, self.centre)
+        volume = self.volume_in(self.volume)
+        if self.mri:
+            scan = self.mr(volume, truth=self.keep_truth)
         else:
-            mask = random_lines(columns, self.acceleration, self.centre, Noise(self.seed, range(1)).fork(1))[0, 0]
-        return simulate_mri(volume, mask, sigma=self.sigma, phase=self.phase, seed=self.seed, truth=self.keep_truth)
-
-
-def _range(text: str) -> range:
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal()):
-        raise InputError(f"slices must be two numbers such as 40:72, but is {text!r}.")
-    return range(int(first), int(last))
+            with progress("projecting") as report:
+                scan = self.ct(volume, truth=self.keep_truth, report=report)
+        write_scan(self.out, scan)
+        print(f"wrote {self.out}: {_described(scan)}")
 
 
 def _described(scan: Scan) -> str:
