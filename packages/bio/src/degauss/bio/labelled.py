@@ -45,7 +45,7 @@ def labelled(
     """
     tokens = alphabet.encode([record.sequence for record in records], [record.name for record in records])
     if (classes is None) == (value is None):
-        raise InputError("expected either a column of classes or a column of values.")
+        raise InputError("expected either a column of classes or a column of values (--classes or --value).")
     if classes is not None:
         said = _column(records, classes)
         targets = tuple(sorted(set(said)))
