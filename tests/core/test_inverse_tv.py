@@ -134,13 +134,14 @@ def test_it_agrees_with_scikit_image_on_volumes() -> None:
     restoration = pytest.importorskip("skimage.restoration")
     y = blocks(5, 8, 7) + 0.2 * normal(1, 5, 8, 7)
     expected = torch.from_numpy(
-        restoration.denoise_tv_chambolle(y[0].numpy(), weight=0.3, eps=1e-12, max_num_iter=400)
+        restoration.denoise_tv_chambolle(y[0].numpy(), weight=0.3, eps=1e-12, max_num_iter=20000)
     )[None]
-    tv = TotalVariation(0.3, tolerance=1e-4, iterations=1000)
+    tv = TotalVariation(0.3, tolerance=1e-5, iterations=1000)
     measurement = Measurement(Identity(), y)
     solution = tv(measurement)
     ours, theirs = (float(tv.objective(measurement, x)) for x in (solution.x, expected))
-    assert ours == pytest.approx(theirs, rel=5e-4)
+    assert ours <= theirs * (1 + 1e-5)
+    assert ours == pytest.approx(theirs, rel=1e-4)
     torch.testing.assert_close(solution.x, expected, rtol=0, atol=5e-3)
 
 
@@ -187,11 +188,11 @@ def test_it_reaches_the_minimum_that_another_method_finds(norm: MixedNorm, low: 
     measurement = Measurement(OPERATOR, y)
     tv = TotalVariation(3e-3, weights=WEIGHTS, norm=norm, low=low, tolerance=1e-5, iterations=1000)
     solution = tv(measurement)
-    reference = torch.from_numpy(chambolle_pock(y[0].numpy(), 3e-3, norm == ISOTROPIC, low, 8000))[None]
+    reference = torch.from_numpy(chambolle_pock(y[0].numpy(), 3e-3, norm == ISOTROPIC, low, 20000))[None]
     ours, theirs = (float(tv.objective(measurement, x)) for x in (solution.x, reference))
-    assert ours == pytest.approx(theirs, rel=5e-4)
+    assert ours == pytest.approx(theirs, rel=1e-4)
     assert ours < theirs * (1 + 1e-5)
-    torch.testing.assert_close(solution.x, reference, rtol=0, atol=1e-2)
+    torch.testing.assert_close(solution.x, reference, rtol=0, atol=5e-3)
     if low is not None:
         assert float(solution.x.min()) >= low
         # The control: the bound binds, and without it values lie below.
