@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import load_frozen, load_model, load_tree, load_weights, save_model, save_tree
+from degauss.core.checkpoint import as_tuples, load_frozen, load_model, load_tree, load_weights, save_model, save_tree
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path, fingerprint, settled
 
@@ -180,6 +180,11 @@ def test_a_model_is_loaded_frozen_by_whoever_knows_its_configuration(tmp_path: P
             load_frozen(tmp_path / "model", KIND, "a line", build)
     with pytest.raises(InputError, match="does not fit the network"):
         load_frozen(tmp_path / "model", KIND, "a line", lambda _: Line(nn.Linear(4, 2)))
+
+
+def test_lists_of_a_configuration_become_tuples_at_any_depth() -> None:
+    config = {"sizes": (3, (2, 1)), "net": {"words": ("a", "b"), "name": "é"}, "rate": None}
+    assert as_tuples(json.loads(json.dumps(config))) == config
 
 
 def test_tied_weights_and_views_are_written_as_tensors_of_their_own(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from degauss.core.checkpoint import load_model, save_model
 from degauss.core.errors import InputError
-from degauss.core.shipping import find_shipped, made_by, parser, ship, shipped_in
+from degauss.core.shipping import find_shipped, made_by, parser, settings_of, ship, shipped_in
 
 
 def saved(folder: Path, value: float = 0.0) -> Path:
@@ -42,6 +42,7 @@ def test_a_model_is_installed_with_its_card_in_the_place_of_the_older_one(here: 
     saved(here / "weights" / "spot", 1.0)
     saved(here / "run" / "model", 2.0)
     arguments = parser("", steps=5, batch=2, lr=1e-3).parse_args(["run", "--install", "--seed", "3", "--device", "cpu"])
+    assert settings_of(arguments) == {"steps": 5, "batch": 2, "lr": 1e-3, "seed": 3, "device": "cpu"}
     card = made_by("spot", "examples/train.py", arguments, "--twin")
     ship(arguments, card, here / "weights" / "spot")
     assert load_model(here / "weights" / "spot", "test/model").weights["w"].item() == 2

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 from degauss.core.options import device_of, progress
-from degauss.core.shipping import made_by, parser, ship
+from degauss.core.shipping import made_by, parser, settings_of, ship
 from degauss.threed.embedded_prior import ORBITS, SHIPPED, EmbeddedConfig, EmbeddedPrior
 from degauss.threed.prior_plots import samples_figure
 from degauss.threed.prior_quality import AZIMUTHS, Truth, drawn
@@ -46,14 +46,7 @@ def main() -> None:
     drawing = Drawing(ORBITS, SIZE, informed, PICTURES, arguments.seed, renders)
     with progress("drawing") as report:
         data, unseen = drawing.training(classes, report), drawing.unseen(classes, report)
-    settings = recipe(
-        arguments.out,
-        steps=arguments.steps,
-        batch=arguments.batch,
-        lr=arguments.lr,
-        seed=arguments.seed,
-        device=arguments.device,
-    )
+    settings = recipe(arguments.out, **settings_of(arguments))
     if arguments.score:
         prior = EmbeddedPrior.load(arguments.out / "model")
     else:

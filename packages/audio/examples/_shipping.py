@@ -54,12 +54,8 @@ def trained(arguments: argparse.Namespace, corpus: Corpus, held_out: Corpus) -> 
     recipe = Recipe(
         arguments.out,
         auxiliary_steps=arguments.auxiliary_steps,
-        steps=arguments.steps,
-        batch=arguments.batch,
-        lr=arguments.lr,
-        seed=arguments.seed,
         ema=0.999,
-        device=arguments.device,
+        **shipping.settings_of(arguments),
     )
     return fit(config, corpus, held_out, recipe)
 

@@ -45,7 +45,7 @@ from degauss.core.errors import InputError
 from degauss.core.nets.ncsnpp import NCSNppConfig
 from degauss.core.noise import Noise
 from degauss.core.options import progress
-from degauss.core.shipping import made_by, parser, ship
+from degauss.core.shipping import made_by, parser, settings_of, ship
 from degauss.core.solvers import solver_of
 from degauss.core.train import Data
 
@@ -279,15 +279,7 @@ def main() -> None:
     if arguments.score:
         model = Enhancer.load(arguments.out / "model")
     else:
-        settings = recipe(
-            arguments.out,
-            steps=arguments.steps,
-            batch=arguments.batch,
-            lr=arguments.lr,
-            seed=arguments.seed,
-            precision=arguments.precision,
-            device=arguments.device,
-        )
+        settings = recipe(arguments.out, precision=arguments.precision, **settings_of(arguments))
         model = fit(CONFIG, pairs(False), settings, first_steps=arguments.first_steps, valid=pairs(True))
     ship(arguments, card(model, arguments), SHIPPED)
 

@@ -33,7 +33,7 @@ from degauss.audio.source_filter import SourceFilter, SourceFilterConfig
 from degauss.audio.spectra import MelConfig, log_mel
 from degauss.audio.vocoder_training import Recording, fit, recipe, recording
 from degauss.audio.vocoders import SHIPPED, GriffinLim, Neural, Vocoder, World, copy_errors
-from degauss.core.shipping import made_by, parser, ship
+from degauss.core.shipping import made_by, parser, settings_of, ship
 from degauss.core.train import Shuffle
 
 CONFIG = SourceFilterConfig()
@@ -160,14 +160,7 @@ def main() -> None:
     if arguments.score:
         model = SourceFilter.load(arguments.out / "model")
     else:
-        settings = recipe(
-            arguments.out,
-            steps=arguments.steps,
-            batch=arguments.batch,
-            lr=arguments.lr,
-            seed=arguments.seed,
-            device=arguments.device,
-        )
+        settings = recipe(arguments.out, **settings_of(arguments))
         model = fit(CONFIG, recordings(arguments.words), settings, CROP)
     ship(arguments, card(model, arguments), SHIPPED)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from degauss.bio.model import SHIPPED, ModelConfig, SequenceModel
 from degauss.bio.training import Batch, Sequences, card_of, fit, recipe
-from degauss.core.shipping import made_by, ship
+from degauss.core.shipping import made_by, settings_of, ship
 from degauss.core.train import TrainConfig
 
 
@@ -16,14 +16,7 @@ def trained(
     config: ModelConfig, data: Sequences, valid: Batch, arguments: argparse.Namespace, dropped: float = 0.0
 ) -> tuple[SequenceModel, TrainConfig]:
     """The model of a run, trained unless only its score is asked for, and the settings of its training."""
-    settings = recipe(
-        arguments.out,
-        steps=arguments.steps,
-        batch=arguments.batch,
-        lr=arguments.lr,
-        seed=arguments.seed,
-        device=arguments.device,
-    )
+    settings = recipe(arguments.out, **settings_of(arguments))
     if arguments.score:
         return SequenceModel.load(arguments.out / "model"), settings
     return fit(config, data, valid, settings, dropped), settings

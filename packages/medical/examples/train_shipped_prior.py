@@ -24,7 +24,7 @@ import torch
 from skimage.measure import label
 
 from degauss.core.errors import InputError
-from degauss.core.shipping import made_by, parser, ship
+from degauss.core.shipping import made_by, parser, settings_of, ship
 from degauss.core.train import TrainConfig
 from degauss.medical import datasets
 from degauss.medical.prior import FULL, SHIPPED, PriorConfig, SlicePrior
@@ -118,14 +118,7 @@ def main() -> None:
     data = DATA[arguments.modality]()
     slices = Slices(data.training, data.cuts, arguments.batch, arguments.seed)
     held_out = Slices(data.held_out, data.cuts, arguments.batch, arguments.seed + 1)
-    settings = recipe(
-        arguments.out,
-        steps=arguments.steps,
-        batch=arguments.batch,
-        lr=arguments.lr,
-        seed=arguments.seed,
-        device=arguments.device,
-    )
+    settings = recipe(arguments.out, **settings_of(arguments))
     if arguments.score:
         prior = SlicePrior.load(arguments.out / "model")
     else:

@@ -25,13 +25,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import load_frozen, save_model
-from degauss.core.denoiser import Denoiser, Karras, NetworkDenoiser
+from degauss.core.checkpoint import as_tuples, load_frozen, save_model
+from degauss.core.denoiser import Denoiser, InRange, Karras, NetworkDenoiser
 from degauss.core.errors import InputError, check_range, near_miss
 from degauss.core.nets.ncsnpp import NCSNpp, NCSNppConfig
 from degauss.core.posterior import Point
@@ -192,7 +192,7 @@ class EmbeddedPrior(PixelPrior):
 
     def network_denoiser(self) -> Denoiser[Point]:
         """The network as a denoiser ``(x, t, told=[n, conditions])``; see `told`."""
-        level = _InRange(self.network, *(0.25 * self._log_ratio(time) for time in self.config.times))
+        level = InRange(self.network, *(0.25 * self._log_ratio(time) for time in self.config.times))
         return NetworkDenoiser(level, self.schedule, Karras(self.config.sigma_data))
 
     def _log_ratio(self, time: float) -> float:
@@ -214,18 +214,6 @@ class _Blocks:
         return self.denoiser(x, t, told=torch.cat([part.expand(rows, -1) for part in self.told]))
 
 
-@dataclass(frozen=True, eq=False)
-class _InRange:
-    """The network, told EDM's level log(sigma / alpha) / 4 of the nearest noise it was trained in."""
-
-    network: nn.Module
-    low: float
-    high: float
-
-    def __call__(self, x: Tensor, level: Tensor, /, **cond: Any) -> Tensor:
-        return self.network(x, level.clamp(self.low, self.high), **cond)
-
-
 def find_prior(name: str | os.PathLike[str]) -> Path:
     """The folder of a prior, by the name of one that ships or by its path; `InputError` if there is neither."""
     return find_shipped(name, SHIPPED, "prior", "train-prior")
@@ -237,12 +225,7 @@ def shipped_priors() -> list[str]:
 
 
 def _config(values: dict[str, Any]) -> EmbeddedConfig:
-    # JSON has lists where a configuration has tuples.
-    made = {name: _frozen(value) for name, value in values.items()}
-    made["network"] = NCSNppConfig(**{name: _frozen(value) for name, value in made["network"].items()})
-    made["orbits"] = Orbits(**{name: _frozen(value) for name, value in made["orbits"].items()})
+    made = {name: as_tuples(value) for name, value in values.items()}
+    made["network"] = NCSNppConfig(**made["network"])
+    made["orbits"] = Orbits(**made["orbits"])
     return EmbeddedConfig(**made)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value

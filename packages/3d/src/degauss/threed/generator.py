@@ -13,7 +13,7 @@ ScaleDreamer's 3DConv-net has them, at a size for a CPU and without its random i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import interpolate, silu
 
-from degauss.core.checkpoint import load_model, load_weights, save_model
+from degauss.core.checkpoint import as_tuples, load_model, load_weights, save_model
 from degauss.core.errors import InputError, check_option, check_range
 from degauss.core.noise import Noise
 from degauss.threed.cameras import Cameras
@@ -162,9 +162,6 @@ def load_generator(path: str | os.PathLike[str]) -> Generator:
 
 
 def _config(values: Mapping[str, Any]) -> GeneratorConfig:
-    # JSON has lists where a configuration has tuples.
-    parts: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, Sequence) else value for name, value in values.items()
-    }
-    parts["blob"] = Blob(**values["blob"])
+    parts: dict[str, Any] = {name: as_tuples(value) for name, value in values.items()}
+    parts["blob"] = Blob(**parts["blob"])
     return GeneratorConfig(**parts)

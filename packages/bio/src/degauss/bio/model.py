@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from degauss.bio.alphabets import Alphabet, alphabet_of
 from degauss.bio.nets import ConvNetConfig, NetConfig, TransformerConfig
-from degauss.core.checkpoint import WEIGHTS, load_frozen, save_model
+from degauss.core.checkpoint import WEIGHTS, as_tuples, load_frozen, save_model
 from degauss.core.denoiser import Denoiser
 from degauss.core.errors import InputError, check_option
 from degauss.core.files import fingerprint, settled
@@ -174,15 +174,9 @@ def weights_hash(path: str | os.PathLike[str]) -> str:
 
 
 def _config(values: dict[str, Any]) -> ModelConfig:
-    net: dict[str, Any] = dict(values["net"])
+    net: dict[str, Any] = as_tuples(values["net"])
     kind = NETS[net.pop("kind")]
-    # JSON has lists where a configuration has tuples.
-    net = {name: _frozen(value) for name, value in net.items()}
     return ModelConfig(alphabet_of(values["alphabet"]), values["length"], kind(**net), tuple(values["labels"]))
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
 
 
 def _cut(rows: range) -> list[range]:

@@ -127,6 +127,15 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str |
     module.load_state_dict(weights)
 
 
+def as_tuples(value: Any) -> Any:
+    """A configuration as JSON gave it, its lists turned into tuples, which frozen dataclasses have, at any depth."""
+    if isinstance(value, list):
+        return tuple(as_tuples(part) for part in cast("list[Any]", value))
+    if isinstance(value, dict):
+        return {name: as_tuples(part) for name, part in cast("dict[str, Any]", value).items()}
+    return value
+
+
 def read_header(path: Path, kind: str) -> dict[str, Any]:
     """Read a JSON file that must say it is of ``kind``, in a format version that is known here."""
     about = read_json(path)

@@ -149,6 +149,21 @@ class Karras:
         return 1 / self._norm(alpha, sigma), 0.25 * torch.log(sigma / alpha)
 
 
+@dataclass(frozen=True, eq=False)
+class InRange:
+    """A network behind `Karras`, told the nearest level in the range that it was trained in.
+
+    ``low``, ``high``: of log(sigma / alpha) / 4.
+    """
+
+    network: Network
+    low: float
+    high: float
+
+    def __call__(self, x: Tensor, level: Tensor, /, **cond: Any) -> Tensor:
+        return self.network(x, level.clamp(self.low, self.high), **cond)
+
+
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     """A coefficient per batch (0-d) or per sample (``[batch]``) in the dtype of x, ready to multiply x."""
     return coefficient.to(x.dtype).reshape(coefficient.shape + (1,) * (x.ndim - 1) * (coefficient.ndim > 0))

@@ -56,6 +56,11 @@ def parser(description: str | None, *, steps: int | None, batch: int, lr: float)
     return made
 
 
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What such options say of a training, by the names that recipes have: steps, batch, lr, seed, device."""
+    return {name: getattr(arguments, name) for name in ("steps", "batch", "lr", "seed", "device")}
+
+
 def made_by(name: str, script: str, arguments: argparse.Namespace, own: str = "") -> dict[str, Any]:
     """What every card begins with: the model's name, the day, the command that makes it, and the device.
 

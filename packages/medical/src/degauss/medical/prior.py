@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from degauss.core.checkpoint import load_frozen, save_model
-from degauss.core.denoiser import Denoiser, Karras, NetworkDenoiser
+from degauss.core.denoiser import Denoiser, InRange, Karras, NetworkDenoiser
 from degauss.core.errors import InputError, check_option, check_range
 from degauss.core.inverse.slices import SliceWise
 from degauss.core.nets.ncsnpp import NCSNpp, NCSNppConfig
@@ -112,7 +112,8 @@ class SlicePrior:
 
     def denoiser(self, schedule: Schedule) -> Denoiser[Point]:
         """E[x0 | x_t] of slices ``[n, 1, rows, columns]`` in prior units, float32."""
-        return NetworkDenoiser(InRange(self.network, self.config.noise), schedule, Karras(self.config.sigma_data))
+        low, high = (0.25 * math.log(sigma) for sigma in self.config.noise)
+        return NetworkDenoiser(InRange(self.network, low, high), schedule, Karras(self.config.sigma_data))
 
     def on_volumes(self, schedule: Schedule, chunk: int = 16) -> Denoiser[Point]:
         """E[x0 | x_t] of volumes ``[batch, slices, rows, columns]``, ``chunk`` slices at a time."""
@@ -139,18 +140,6 @@ class SlicePrior:
                 f"the scan's pixels are {spacing[0]:.4g} x {spacing[1]:.4g} mm, but this prior knows {low:g} to "
                 f"{high:g} mm: simulate or resample it at such a size."
             )
-
-
-@dataclass(frozen=True, eq=False)
-class InRange:
-    """The network, told EDM's level log(sigma / alpha) / 4 of the nearest noise it was trained in."""
-
-    network: nn.Module
-    noise: tuple[float, float]
-
-    def __call__(self, x: Tensor, level: Tensor, /, **cond: Any) -> Tensor:
-        low, high = (0.25 * math.log(sigma) for sigma in self.noise)
-        return self.network(x, level.clamp(low, high), **cond)
 
 
 def find_prior(name: str | os.PathLike[str]) -> Path:
