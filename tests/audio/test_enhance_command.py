@@ -16,6 +16,7 @@ from torch import Tensor
 from degauss.audio import streaming
 from degauss.audio.commands import enhance as command
 from degauss.audio.enhancement import Enhancer, EnhancerConfig, Sampling, enhance
+from degauss.audio.masker import MaskerConfig
 from degauss.audio.spectra import Compressed
 from degauss.audio.streaming import Chunking
 from degauss.audio.synthetic import pink
@@ -204,14 +205,19 @@ def test_bad_options_are_one_sentence(here: Path, refused: Refused, checkpoint: 
 # --- training ---
 
 
-def test_a_model_is_trained_and_used(here: Path, invoke: Invoke) -> None:
+@pytest.mark.parametrize("network", ["ncsnpp", "mask"])
+def test_a_model_is_trained_and_used(here: Path, invoke: Invoke, network: str) -> None:
     for part in ("clean", "noisy"):
         record(here / "data" / part / "a.wav", seconds=1.0, rate=8000)
     words = ["train-enhancer", "data", "--method", "predictive", "--size", "tiny", "--rate", RATE, "--seconds", "0.2"]
+    words += ["--predictive", network]
     status, out, _ = invoke([*words, "--steps", "2", "--batch", "1", "--device", "cpu", "--out", "run"])
     assert status == 0
     assert "wrote run/model after 2 steps" in out
     model = Enhancer.load(here / "run" / "model")
+    assert (isinstance(model.config.predictive, MaskerConfig), model.config.by_magnitude > 0) == (
+        network == "mask",
+    ) * 2
     assert (model.config.method, model.config.rate, model.config.spectrum.hop) == ("predictive", RATE, 32)
     assert (here / "run" / "train.toml").is_file()
     record(here / "noisy.wav")
@@ -226,6 +232,11 @@ def test_reverberation_is_learnt_from_clean_speech_alone(here: Path, invoke: Inv
     assert "rooms above 0" in refused(words)
     assert invoke([*words, "--rooms", "1"])[0] == 0
     assert "rooms = 1.0" in (here / "run" / "train.toml").read_text()
+
+
+def test_sgmse_has_no_mask(here: Path, refused: Refused) -> None:
+    words = ["train-enhancer", "data", "--method", "sgmse", "--predictive", "mask"]
+    assert "SGMSE+ has no predictive model" in refused(words)
 
 
 def test_bad_folders_are_one_sentence(here: Path, refused: Refused) -> None:

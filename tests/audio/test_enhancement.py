@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from degauss.audio.enhancement import (
@@ -24,6 +26,7 @@ from degauss.audio.enhancement import (
     sound_of,
     spectrum_for,
 )
+from degauss.audio.masker import MASK_LOSS, MaskerConfig
 from degauss.audio.spectra import Compressed
 from degauss.core import Noise, Point
 from degauss.core.errors import InputError
@@ -40,6 +43,7 @@ KINDS = {
     "sgmse": replace(BASE, predictive=None),
     "storm": BASE,
     "published": replace(BASE, parametrisation="score"),
+    "mask": replace(BASE, predictive=MaskerConfig(8, 1), by_magnitude=MASK_LOSS),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -63,7 +67,7 @@ def waves(batch: int = 3, length: int = 400) -> Tensor:
 
 def test_the_networks_say_which_method_it_is() -> None:
     assert {name: config.method for name, config in KINDS.items()} == {
-        "predictive": "predictive", "sgmse": "sgmse", "storm": "storm", "published": "storm",
+        "predictive": "predictive", "sgmse": "sgmse", "storm": "storm", "published": "storm", "mask": "storm",
     }  # fmt: skip
     with pytest.raises(InputError, match="it has neither"):
         replace(BASE, predictive=None, score=None)
@@ -170,7 +174,24 @@ def test_a_pair_weighs_the_same_at_any_volume(kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["storm", "published"])
+@settings(max_examples=20, deadline=None)
+@given(share=st.floats(0, 1), turn=st.floats(-3, 3), gain=st.floats(0.1, 2))
+def test_a_loss_by_magnitude_forgives_phases(share: float, turn: float, gain: float) -> None:
+    """|x - D|^2 and (|x| - |D|)^2 of D = gain e^(i turn) x, in closed form."""
+    model = Enhancer.new(replace(KINDS["predictive"], by_magnitude=share))
+    sound = waves(2)
+    x = SPECTRUM.encode(sound / sound.abs().amax(1, keepdim=True))
+    turned = gain * torch.stack(
+        (x[:, 0] * math.cos(turn) - x[:, 1] * math.sin(turn), x[:, 0] * math.sin(turn) + x[:, 1] * math.cos(turn)), 1
+    )
+    network = cast("Any", lambda *_: (turned, None))
+    found = model.loss(network, Pairs(sound, sound), Noise(0, range(2)))
+    whole = 1 + gain**2 - 2 * gain * math.cos(turn)
+    want = x.square().sum(1).flatten(1).mean(1) / 4 * ((1 - share) * whole + share * (1 - gain) ** 2)
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["storm", "published", "mask"])
 def test_both_networks_are_trained_jointly(kind: str) -> None:
     """As published, the diffusion loss reaches the predictive network too."""
     model = Enhancer.new(KINDS[kind])

@@ -107,7 +107,7 @@ def run(seeds: Sequence[int]) -> Result:
         judge(found, control),
         tabulated(found, "digit strings in rooms")
         | {"digit strings in rooms, ESTOI, the predictive model on another string": control},
-        notes=f"Chosen on validation strings for each seed: {' | '.join(settings)}. Networks of 0.3 million weights "
+        notes=f"Chosen on validation strings for each seed: {' | '.join(settings)}. Networks of half a million weights "
         "and some minutes of one core each; weighted prediction error has one microphone and 2.2 s to learn from.",
     )
 

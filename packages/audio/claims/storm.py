@@ -112,8 +112,9 @@ def run(seeds: Sequence[int]) -> Result:
             "digit strings, SI-SDR (dB), SGMSE+ on another string": control,
             f"rank correlation of the spread of {DRAWS} draws with the error": correlations,
         },
-        notes=f"Chosen on validation mixtures for each seed: {' | '.join(settings)}. Networks of 0.3 million weights "
-        f"and some minutes of one core each. {ABOUT_DEEP if installed() else f'{DEEP} is not installed: left out.'}",
+        notes=f"Chosen on validation mixtures for each seed: {' | '.join(settings)}. Networks of half a million "
+        "weights and some minutes of one core each. "
+        f"{ABOUT_DEEP if installed() else f'{DEEP} is not installed: left out.'}",
     )
 
 

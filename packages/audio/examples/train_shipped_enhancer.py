@@ -34,6 +34,7 @@ from torch import Tensor
 from degauss.audio import datasets, synthetic
 from degauss.audio.enhancement import SHIPPED, Enhancer, EnhancerConfig, Pairs, Sampling, enhance
 from degauss.audio.enhancement_training import fit, recipe
+from degauss.audio.masker import MASK_LOSS, MaskerConfig
 from degauss.audio.metrics import si_sdr
 from degauss.audio.mixtures import Mixtures, babble, excerpt, mix
 from degauss.audio.preparation import Flite
@@ -54,8 +55,9 @@ RATE = 16000
 CONFIG = EnhancerConfig(
     rate=RATE,
     spectrum=Compressed(n_fft=510, hop=255),
-    predictive=NCSNppConfig(channels=8, multipliers=(1, 2, 4, 8), attention=False),
-    score=NCSNppConfig(channels=8, multipliers=(1, 2, 4, 4), attention=False),
+    predictive=MaskerConfig(),
+    score=NCSNppConfig(channels=16, multipliers=(1, 2, 4), attention=False, patch=2),
+    by_magnitude=MASK_LOSS,
 )
 SECONDS, SNR, TILT, IN_ROOMS = 1.5, (-5.0, 20.0), 6.0, 0.2
 

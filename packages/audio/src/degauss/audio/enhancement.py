@@ -2,13 +2,14 @@ r"""Speech enhancement: a predictive model, SGMSE+, and StoRM, which is SGMSE+ s
 
 All work on compressed complex spectra, of the clean sound x and the noisy one y, both divided by max|y|:
 
-    predictive   D(y), trained with |x - D(y)|^2 / 2;
+    predictive   D(y), trained with |x - D(y)|^2 / 2, or also with (|x| - |D(y)|)^2 bin by bin;
     SGMSE+       a diffusion model of x around mu = y: x_t = mu + alpha (x - mu) + sigma eps with OUVE's scales, whose
                  network is shown [x_t, y]; sampled from mu + sigma eps at t = 1 down to t_eps, and one step to 0;
     StoRM        the same around mu = D(y), shown [x_t, y, D(y)]; both networks trained jointly with
                  J = |x - D(y)|^2 / 4 + |sigma s + eps|^2 / 4 after the predictive one has been trained alone.
 
-Which one a model is follows from the networks it has. A diffusion network is used in one of two ways. Published
+Which one a model is follows from the networks it has. The predictive one is NCSN++, as published, or a recurrent mask
+(`masker`), which learns in a fraction of the time. A diffusion network is used in one of two ways. Published
 (``score``): s = -network([x_t, ...], log t) / t. Preconditioned (``residual``, the default): EDM's formulas on
 z = x - mu of standard deviation ``spread``, so that a network that says nothing returns mu, and one that is trained for
 minutes is of use. Losses are means over the spectrum, not sums: a factor that Adam does not see.
@@ -31,6 +32,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from degauss.audio.masker import Masker, MaskerConfig, magnitudes
 from degauss.audio.spectra import Compressed
 from degauss.core.checkpoint import load_frozen, save_model
 from degauss.core.denoiser import Denoiser, Karras, NetworkDenoiser, Prediction, Score, expand
@@ -66,14 +68,16 @@ class EnhancerConfig:
     """What an enhancer is.
 
     ``rate``: Hz. ``predictive``, ``score``: the networks; one alone is a predictive model or SGMSE+, both are StoRM.
-    ``t_eps``: the smallest time that is trained and sampled. ``spread``: standard deviation of x - mu (see the
-    module); training measures it.
+    ``by_magnitude``: the share of the predictive network's loss that compares magnitudes and not phases, 0 as
+    published, `masker.MASK_LOSS` for a mask. ``t_eps``: the smallest time that is trained and sampled.
+    ``spread``: standard deviation of x - mu (see the module); training measures it.
     """
 
     rate: int = 16000
     spectrum: Compressed = field(default_factory=Compressed)
-    predictive: NCSNppConfig | None = SMALL
+    predictive: NCSNppConfig | MaskerConfig | None = SMALL
     score: NCSNppConfig | None = SMALL
+    by_magnitude: float = 0.0
     process: OUVE = field(default_factory=OUVE)
     t_eps: float = 0.03
     parametrisation: Parametrisation = "residual"
@@ -83,6 +87,7 @@ class EnhancerConfig:
         check_range("rate", self.rate, 1000)
         if self.predictive is None and self.score is None:
             raise InputError("an enhancer needs a predictive network, a score network, or both; it has neither.")
+        check_range("by_magnitude", self.by_magnitude, 0, 1)
         if not 0 < self.t_eps < 1:
             raise InputError(f"t_eps must be in (0, 1), but is {self.t_eps}.")
         if not self.spread > 0:
@@ -112,7 +117,7 @@ class Networks(nn.Module):
         super().__init__()
         self.config = config
         shown = 4 if config.predictive is None else 6
-        self.predictive = None if config.predictive is None else NCSNpp(config.predictive, 2, noisy=False)
+        self.predictive = _predictive(config)
         self.score = None if config.score is None else NCSNpp(config.score, shown)
 
     def forward(self, clean: Tensor, noisy: Tensor, t: Tensor, noise: Noise) -> tuple[Tensor | None, Tensor | None]:
@@ -157,6 +162,16 @@ class Networks(nn.Module):
         """The prediction for a state z of unit variance at EDM's noise level."""
         assert self.score is not None
         return self.score(_beside(z, shown), level)
+
+
+def _predictive(config: EnhancerConfig) -> nn.Module | None:
+    match config.predictive:
+        case None:
+            return None
+        case MaskerConfig():
+            return Masker(config.predictive, config.spectrum.bins)
+        case NCSNppConfig():
+            return NCSNpp(config.predictive, 2, noisy=False)
 
 
 def _beside(x: Tensor, shown: Tensor) -> Tensor:
@@ -221,8 +236,17 @@ class Enhancer:
         clean, noisy = (self.config.spectrum.encode(wave / peak) for wave in (batch.clean, batch.noisy))
         u = noise.uniform(torch.empty(len(clean), dtype=torch.float64, device=clean.device), draw=1)
         estimate, error = network(clean, noisy, 1 - (1 - self.config.t_eps) * u, noise)
-        parts = [0.5 * part.square().flatten(1).mean(1) for part in _present(estimate, clean, error)]
+        parts = [] if estimate is None else [self._missed(clean, estimate)]
+        if error is not None:
+            parts.append(0.5 * error.square().flatten(1).mean(1))
         return torch.stack(parts).mean(0)
+
+    def _missed(self, clean: Tensor, estimate: Tensor) -> Tensor:
+        """The loss of a predictive network, ``[batch]``."""
+        share = self.config.by_magnitude
+        errors = (1 - share) * (clean - estimate).square().sum(1)
+        errors += share * (magnitudes(clean) - magnitudes(estimate)).square()
+        return 0.25 * errors.flatten(1).mean(1)
 
     def given(self, noisy: Tensor) -> Given:
         """What sampling needs of noisy spectra ``[b, 2, bins, frames]``, computed once for a run."""
@@ -237,15 +261,15 @@ class Enhancer:
         return Given(mu, Around(NetworkDenoiser(by_residual, config.process, config.prediction), mu), estimate)
 
 
-def _present(estimate: Tensor | None, clean: Tensor, error: Tensor | None) -> list[Tensor]:
-    """The errors of the networks that there are."""
-    return [part for part in (None if estimate is None else clean - estimate, error) if part is not None]
-
-
 def _config(values: dict[str, Any]) -> EnhancerConfig:
-    predictive, score = (_size(values.pop(name)) for name in ("predictive", "score"))
-    spectrum, process = Compressed(**values.pop("spectrum")), OUVE(**values.pop("process"))
-    return EnhancerConfig(spectrum=spectrum, process=process, predictive=predictive, score=score, **values)
+    predictive, score = values.pop("predictive"), values.pop("score")
+    return EnhancerConfig(
+        spectrum=Compressed(**values.pop("spectrum")),
+        process=OUVE(**values.pop("process")),
+        predictive=MaskerConfig(**predictive) if predictive and "width" in predictive else _size(predictive),
+        score=_size(score),
+        **values,
+    )
 
 
 def _size(values: dict[str, Any] | None) -> NCSNppConfig | None:

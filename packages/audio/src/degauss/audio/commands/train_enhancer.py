@@ -8,6 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from degauss.core.errors import InputError
 from degauss.core.options import check_directory
 
 
@@ -29,8 +30,10 @@ class TrainEnhancer:
     """StoRM (a predictive model and diffusion from what it says), SGMSE+ (diffusion alone), or a predictive model."""
     rate: int = 16000
     """Samples a second that the model works at."""
+    predictive: Literal["ncsnpp", "mask"] = "ncsnpp"
+    """Network of the predictive model: as published, or a recurrent mask, which learns far more quickly on a CPU."""
     size: Literal["tiny", "small", "storm"] = "small"
-    """Of each network: 0.3, 1.0 or 27.8 million weights (the published one, for a GPU)."""
+    """Of each network: about 0.3, 1.0 or 27.8 million weights (the published one, for a GPU)."""
     parametrisation: Literal["residual", "score"] = "residual"
     """How the diffusion network is used: preconditioned, for short trainings, or as published."""
     steps: int = 20000
@@ -57,6 +60,7 @@ class TrainEnhancer:
     def run(self) -> None:
         from degauss.audio.enhancement import EnhancerConfig, spectrum_for
         from degauss.audio.enhancement_training import fit, recipe, training_folder
+        from degauss.audio.masker import MASK_LOSS, MaskerConfig
         from degauss.core.cli import write_resolved_config
         from degauss.core.errors import check_range
         from degauss.core.nets import ncsnpp
@@ -64,12 +68,17 @@ class TrainEnhancer:
         check_directory(self.out)
         if self.first_steps is not None:
             check_range("first_steps", self.first_steps, 1)
+        if self.method == "sgmse" and self.predictive == "mask":
+            raise InputError("SGMSE+ has no predictive model, but --predictive mask is given.")
         size = {"tiny": ncsnpp.TINY, "small": ncsnpp.SMALL, "storm": ncsnpp.STORM}[self.size]
+        mask = MaskerConfig({"tiny": 96, "small": 160, "storm": 920}[self.size])
+        first = size if self.predictive == "ncsnpp" else mask
         config = EnhancerConfig(
             rate=self.rate,
             spectrum=spectrum_for(self.rate),
-            predictive=None if self.method == "sgmse" else size,
+            predictive=None if self.method == "sgmse" else first,
             score=None if self.method == "predictive" else size,
+            by_magnitude=0.0 if first is size else MASK_LOSS,
             parametrisation=self.parametrisation,
         )
         settings = recipe(
