@@ -28,6 +28,19 @@ from degauss.audio.voicebank_songs import Voicebank
 from degauss.audio.waves import mono, read
 from degauss.core.errors import InputError
 
+# --- a recording ----------------------------------------------------------------------------------------------
+
+
+def test_a_recording_is_cleaned(started: Callable[..., str]) -> None:
+    """By the model that ships: noise goes, and the picture shows both spectra."""
+    said = started("clean_recording")
+    assert "wrote cleaned/clean.wav" in said
+    noisy, clean = (mono(read(f"cleaned/{name}.wav")) for name in ("noisy", "clean"))
+    assert len(noisy) == len(clean) == 48000
+    assert float(clean.square().mean()) < float(noisy.square().mean())
+    assert Path("cleaned/spectra.png").stat().st_size > 10_000
+
+
 # --- a song, a voice ------------------------------------------------------------------------------------------
 
 

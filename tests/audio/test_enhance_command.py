@@ -197,6 +197,7 @@ def test_bad_options_are_one_sentence(here: Path, refused: Refused, checkpoint: 
     assert "start must be above 0.03" in said("--start", "0.01")
     assert "at least 2 draws" in said("--fall-back", "0.1")
     assert "StoRM" in said("--fall-back", "0.1", "--draws", "2", model=predictive)
+    assert "has one answer" in said("--draws", "2", model=predictive)
     assert "is no model" in said(model=here / "missing")
     (here / "file").touch()
     assert "is a file" in refused(["enhance", ".", "--out", "file", "--checkpoint", checkpoint])

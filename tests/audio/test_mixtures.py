@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from degauss.audio import mixtures
-from degauss.audio.mixtures import Mixtures, Recordings, active_level, babble, coloured, digit_splits, excerpt, mix
+from degauss.audio.mixtures import (
+    Mixtures,
+    Recordings,
+    active_level,
+    babble,
+    coloured,
+    digit_splits,
+    excerpt,
+    filtered,
+    mix,
+)
 from degauss.audio.synthetic import pink, white
 from degauss.audio.waves import Wave, write
 from degauss.core.errors import InputError
@@ -94,6 +104,17 @@ def test_a_tilt_is_so_many_decibels_an_octave(slope: float) -> None:
     torch.testing.assert_close(coloured(x, 0.0), x)
 
 
+def test_gains_are_those_of_the_octaves() -> None:
+    """At half the rate, a quarter, an eighth, as given; between them on a line in octaves; below the last, the last."""
+    x, gains = white(1 << 15).double(), torch.tensor([3.0, -6.0, 0.0, 9.0]).double()
+    top = len(x) // 2
+    found = 20 * torch.log10(torch.fft.rfft(filtered(x, gains)).abs() / torch.fft.rfft(x).abs())
+    torch.testing.assert_close(found[[top // 2, top // 4, top // 8, top // 64]], gains[[1, 2, 3, 3]])
+    between = round(top * 2**-1.5)
+    assert float(found[between]) == pytest.approx(-3.0, abs=1e-3)
+    torch.testing.assert_close(filtered(x, torch.zeros(4).double()), x)
+
+
 # --- pairs ---
 
 
@@ -115,6 +136,23 @@ def test_pairs_are_noise_over_speech_within_full_scale() -> None:
     added = noisy - clean
     ratio = 10 * math.log10(active_level(clean, RATE).power / float(added.square().mean()))
     assert ratio == pytest.approx(5.0, abs=1e-3)
+
+
+def test_every_pair_has_microphones_of_its_own() -> None:
+    """The same words in the same noise, at the same ratio; speech and noise each in another colour."""
+    plain, colour = small(tilt=0.0, snr=(5.0, 5.0)), small(tilt=0.0, snr=(5.0, 5.0), colour=6.0)
+    assert torch.equal(small(colour=0.0).pair(3)[1], small().pair(3)[1])
+    gains: list[Tensor] = []
+    for number in range(40):
+        (clean, noisy), (dry, wet) = plain.pair(number), colour.pair(number)
+        ratio = 10 * math.log10(active_level(dry, RATE).power / float((wet - dry).square().mean()))
+        assert ratio == pytest.approx(5.0, abs=1e-2)
+        was, now = ((torch.fft.rfft(x).abs()) for x in (noisy - clean, wet - dry))
+        middle = len(was) // 2
+        gains.append(20 * torch.log10(now[[middle, middle // 2]].mean() / was[[middle, middle // 2]].mean()))
+        assert not torch.allclose(dry, clean, atol=1e-2)
+    assert float(torch.stack(gains).std()) > 2
+    assert torch.equal(colour([5]).noisy[0], colour.pair(5)[1])
 
 
 def test_the_same_speech_at_another_ratio() -> None:
@@ -173,6 +211,7 @@ def test_files_are_read_when_they_are_needed(tmp_path: Path) -> None:
         ({"snr": (5.0, 0.0)}, "snr must be a range"),
         ({"seconds": 0.0}, "seconds must be at least"),
         ({"tilt": -1.0}, "tilt must be at least"),
+        ({"colour": -1.0}, "colour must be at least"),
         ({"noises": []}, "no noise"),
         ({"speakers": []}, "no speech"),
         ({"speakers": [[]]}, "no speech"),

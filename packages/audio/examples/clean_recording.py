@@ -3,14 +3,15 @@
     python packages/audio/examples/clean_recording.py [noisy.wav] [--checkpoint MODEL] [--draws 4] [--out cleaned]
 
 Without a recording, a voice that speaks no language is put into kitchen-like noise. MODEL is what `degauss-audio
-train-enhancer` wrote; without one, the model that ships with the package is used. Writes OUT/noisy.wav, OUT/clean.wav
-and OUT/unsure.png: the spectrum that was found, and how far several draws of it differ. For long files, other rates in
-place and whole folders there is `degauss-audio enhance`.
+train-enhancer` wrote; without one, the model that ships with the package is used, which has one answer and no draws.
+Writes OUT/noisy.wav, OUT/clean.wav and OUT/spectra.png: the spectrum as it was and as it was found, and of a diffusion
+model how far its draws differ. For long files, other rates in place and whole folders there is `degauss-audio enhance`.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from degauss.audio.enhancement import SHIPPED, Enhancer, Sampling, estimate, sound_of
 from degauss.audio.mixtures import mix
 from degauss.audio.synthetic import murmur, pink
-from degauss.audio.uncertainty import Summary, summary
+from degauss.audio.uncertainty import summary
 from degauss.audio.waves import Wave, mono, read, resample, write
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path
@@ -35,10 +36,6 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("cleaned"))
     arguments = parser.parse_args()
-    if not arguments.checkpoint.exists():
-        print(f"{arguments.checkpoint}: no model there; train one with 'degauss-audio train-enhancer' and name it.")
-        return
-
     model = Enhancer.load(arguments.checkpoint)
     rate = model.config.rate
     noisy = made_up(rate) if arguments.noisy is None else recorded(arguments.noisy, rate)
@@ -47,8 +44,12 @@ def main() -> None:
     clean = sound_of(model, seen.mean[None], found.peak, len(noisy))
     write(arguments.out / "noisy.wav", Wave(noisy[None], rate))
     write(arguments.out / "clean.wav", Wave(clean, rate))
-    draw(arguments.out / "unsure.png", seen, model.config.spectrum.hop / rate, rate)
-    print(f"wrote {arguments.out / 'clean.wav'}, and where it is unsure to {arguments.out / 'unsure.png'}")
+    was = model.config.spectrum.encode(noisy[None] / found.peak)[0]
+    panels = {"as it was (dB)": decibels(was), "found (dB)": decibels(seen.mean)}
+    if len(found.draws) > 1:
+        panels["deviation of the draws"] = seen.sd
+    draw(arguments.out / "spectra.png", panels, model.config.spectrum.hop / rate, rate)
+    print(f"wrote {arguments.out / 'clean.wav'}, and what was found to {arguments.out / 'spectra.png'}")
 
 
 def recorded(path: Path, rate: int) -> Tensor:
@@ -64,16 +65,19 @@ def made_up(rate: int) -> Tensor:
     return 0.5 * noisy / noisy.abs().max()
 
 
-def draw(path: Path, seen: Summary, step: float, rate: int) -> None:
-    """The magnitudes of the mean in decibels, and the deviation of the draws."""
+def decibels(spectrum: Tensor) -> Tensor:
+    """Of a spectrum ``[2, bins, frames]``, its magnitudes."""
+    return 20 * torch.log10(spectrum.square().sum(0).sqrt().clamp_min(1e-4))
+
+
+def draw(path: Path, panels: Mapping[str, Tensor], step: float, rate: int) -> None:
+    """Pictures ``[bins, frames]`` by their titles, one below the other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 7), dpi=100, layout="constrained")
+    figure = Figure(figsize=(12, 3.5 * len(panels)), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    magnitude = seen.mean.square().sum(0).sqrt().clamp_min(1e-4)
-    panels = (("found (dB)", 20 * torch.log10(magnitude)), ("deviation of the draws", seen.sd))
-    for axes, (title, picture) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
+    for axes, (title, picture) in zip(figure.subplots(len(panels), 1, sharex=True), panels.items(), strict=True):
         extent = (0.0, picture.shape[1] * step, 0.0, rate / 2000)
         image = axes.imshow(picture.cpu().numpy(), origin="lower", aspect="auto", extent=extent, cmap="magma")
         axes.set_title(title, loc="left")

@@ -34,6 +34,8 @@ _TINY = 1e-9
 # What each keyed number of a pair decides.
 _CHOICES = 6
 _SPEAKER, _BEGIN, _NOISE, _PLACE, _SNR, _COLOUR = range(_CHOICES)
+# Of a pair's microphones: for its speech, and for its noise.
+_SPEECH, _NOISES, _OCTAVES = 1, 2, 8
 
 
 class Level(NamedTuple):
@@ -84,6 +86,16 @@ def coloured(noise: Tensor, slope: float) -> Tensor:
     return torch.fft.irfft(spectrum * order ** (slope / 6.0206), n=len(noise))
 
 
+def filtered(x: Tensor, gains: Tensor) -> Tensor:
+    """The sound ``[n]`` with a gain in dB for each octave below half its rate, the highest first, joined by lines."""
+    spectrum = torch.fft.rfft(x)
+    place = torch.arange(len(spectrum), dtype=x.dtype).clamp_min(1) / max(1, len(spectrum) - 1)
+    below = (-torch.log2(place)).clamp(0, len(gains) - 1)
+    first = below.floor().long().clamp_max(len(gains) - 2)
+    decibels = torch.lerp(gains[first], gains[first + 1], below - first)
+    return torch.fft.irfft(spectrum * 10 ** (decibels / 20), n=len(x))
+
+
 @dataclass(frozen=True, eq=False)
 class Recordings(Sequence[Tensor]):
     """Sound files as sounds ``[n]`` at one rate, the mean of their channels; read when asked for."""
@@ -109,8 +121,11 @@ class Mixtures:
 
     ``speakers``: for each, recordings ``[n]`` of words or sentences. They are joined, with pauses of 0.05 to 0.25 s,
     until ``seconds`` are full, from a random place in the first. ``noises`` ``[m]``: one is chosen evenly, from a
-    random place, tilted by up to ``tilt`` dB an octave either way. ``snr``: the range in dB, uniform. Either may be
-    `Recordings` that are read when they are needed. Where a recording is silent the other is left as it is.
+    random place, tilted by up to ``tilt`` dB an octave either way. ``colour``: the deviation in dB of a gain for each
+    octave, drawn for speech and noise each, as if every pair had microphones of its own (what learns from few voices
+    and few noises must not learn their spectra by heart: Valin 2018, "A Hybrid DSP/Deep Learning Approach to Real-Time
+    Full-Band Speech Enhancement", section IV). ``snr``: the range in dB, uniform. Either may be `Recordings` that are
+    read when they are needed. Where a recording is silent the other is left as it is.
     """
 
     speakers: Sequence[Sequence[Tensor]]
@@ -120,6 +135,7 @@ class Mixtures:
     snr: tuple[float, float] = (-5.0, 15.0)
     tilt: float = 3.0
     seed: int = 0
+    colour: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.speakers or not all(self.speakers):
@@ -130,6 +146,7 @@ class Mixtures:
             raise InputError(f"snr must be a range from low to high, but is {self.snr}.")
         check_range("seconds", self.seconds, 0.1)
         check_range("tilt", self.tilt, 0)
+        check_range("colour", self.colour, 0)
 
     @property
     def length(self) -> int:
@@ -148,7 +165,7 @@ class Mixtures:
         """(target, speech in the noise of a pair), each ``[length]``, of one scale: the louder has a peak of 1."""
         drawn = self._drawn(number)
         noise = excerpt(self.noises[_pick(drawn[_NOISE], len(self.noises))], self.length, drawn[_PLACE])
-        noise = coloured(noise, self.tilt * (2 * drawn[_COLOUR] - 1))
+        noise = self._heard(number, _NOISES, coloured(noise, self.tilt * (2 * drawn[_COLOUR] - 1)))
         low, high = self.snr
         both = bool(speech.any()) and bool(noise.any())
         snr = low + (high - low) * drawn[_SNR]
@@ -159,7 +176,15 @@ class Mixtures:
     def said(self, number: int) -> Tensor:
         """The speech of a pair before anything is done to it, ``[length]``, of unit peak."""
         drawn = self._drawn(number)
-        return self.speech(number, drawn[_SPEAKER], drawn[_BEGIN])
+        speech = self._heard(number, _SPEECH, self.speech(number, drawn[_SPEAKER], drawn[_BEGIN]))
+        return speech / speech.abs().max().clamp_min(_TINY)
+
+    def _heard(self, number: int, which: int, x: Tensor) -> Tensor:
+        """A sound through a microphone of its pair's own."""
+        if self.colour == 0:
+            return x
+        gains = Noise(self.seed, [number]).fork(which).normal(torch.empty(1, _OCTAVES, dtype=x.dtype))[0]
+        return filtered(x, self.colour * gains)
 
     def _drawn(self, number: int) -> list[float]:
         return Noise(self.seed, [number]).uniform(torch.empty(1, _CHOICES, dtype=torch.float64))[0].tolist()

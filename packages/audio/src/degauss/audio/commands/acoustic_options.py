@@ -60,7 +60,7 @@ class VoiceOptions:
         from degauss.core.files import fingerprint
 
         device = device_of(self.device)
-        checkpoint = checkpoint_of(self.checkpoint, WEIGHTS / default, "acoustic", "train")
+        checkpoint = self.checkpoint or WEIGHTS / default
         model = AcousticModel.load(checkpoint)
         model.network.to(device)
         sampling = Sampling(self.solver, self.steps, self._boundary(checkpoint, model), self.seed, rate)
@@ -91,16 +91,6 @@ class VoiceOptions:
             except InputError:  # it takes other mels than this model makes
                 pass
         return open_vocoder("world", model.config.mel)
-
-
-def checkpoint_of(named: Path | None, shipped: Path, kind: str, verb: str) -> Path:
-    """The model that is named, else the one that ships; `InputError`, with the verb that makes one, if none does."""
-    if named is None and not shipped.is_dir():
-        raise InputError(
-            f"no {kind} model ships with this package yet: name one with --checkpoint, which "
-            f"'degauss-audio {verb}' writes."
-        )
-    return shipped if named is None else named
 
 
 def beside(out: Path, suffix: str) -> Path:

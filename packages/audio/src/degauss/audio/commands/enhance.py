@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tyro.conf import Positional
 
-from degauss.audio.commands.acoustic_options import beside, check_sound, checkpoint_of
+from degauss.audio.commands.acoustic_options import beside, check_sound
 from degauss.audio.commands.enhancer_options import EnhancerSolver, enhancer_solver
 from degauss.core.errors import InputError
 from degauss.core.options import check_directory, device_of, progress
@@ -48,7 +48,8 @@ class Enhance:
     """The sound to write; for a folder, a folder. What is there already is not made again if it was made of the same
     recording with the same model and options."""
     checkpoint: Path | None = None
-    """A model of 'train-enhancer'; the one that ships with the package unless given."""
+    """A model of 'train-enhancer'; the one that ships with the package, a predictive one, unless given. The options
+    from here to --fall-back are of diffusion models: a predictive one has one answer."""
     solver: EnhancerSolver = "dpmpp"
     """How the reverse process is solved; pc is the published predictor-corrector (two evaluations a step)."""
     steps: int = 8
@@ -119,13 +120,15 @@ class Enhance:
         from degauss.core.files import fingerprint
 
         device = device_of(self.device)
-        checkpoint = checkpoint_of(self.checkpoint, SHIPPED, "enhancement", "train-enhancer")
+        checkpoint = self.checkpoint or SHIPPED
         model = Enhancer.load(checkpoint)
         model.network.to(device)
         sampling = Sampling(enhancer_solver(self.solver), self.steps, self.start, self.draws, self.seed)
         sampling.times(model.config.t_eps)
         if self.fall_back is not None and (model.config.method != "storm" or self.draws < 2):
             raise InputError("fall_back needs a StoRM model and at least 2 draws: what differs is their spread.")
+        if self.draws > 1 and model.config.score is None:
+            raise InputError(f"{checkpoint}: is a predictive model, which has one answer; expected 1 draw.")
         return Opened(model, sampling, fingerprint(checkpoint))
 
     def _settings(self, path: Path, opened: Opened) -> dict[str, Any]:
