@@ -12,7 +12,7 @@ import torch
 
 from degauss.core.claims import find_claims, source_tree
 from degauss.core.inverse import ConjugateGradient, least_squares
-from degauss.medical.scans import MRIGeometry
+from degauss.medical.acquisition import CartesianGeometry
 
 PLANES, KINDS = ("axial", "coronal", "sagittal"), ("PSNR (dB)", "SSIM")
 Figures = dict[str, list[float]]
@@ -138,7 +138,7 @@ def test_samples_kept_back_are_measured_and_not_given(or_skip: Callable[[Callabl
     mri = loaded("accelerated_mri", "_mri")
     kept, other = or_skip(lambda: (mri.measured(0), mri.measured(1)))
     geometry = kept.scan.geometry
-    assert isinstance(geometry, MRIGeometry)
+    assert isinstance(geometry, CartesianGeometry)
     back = kept.held_out.mask
     assert not bool((geometry.mask * back).any())
     share = float(back.sum() / (geometry.mask.sum() + back.sum() - 24 * 24))

@@ -18,12 +18,13 @@ from degauss.core.nets.ncsnpp import NCSNppConfig
 from degauss.core.noise import Noise
 from degauss.core.schedule import EDM, VE, Cosine, LinearVP, Schedule
 from degauss.core.train import TrainConfig
+from degauss.medical.acquisition import CartesianGeometry, CTGeometry
 from degauss.medical.geometry import Grid, ParallelBeam, evenly
 from degauss.medical.prior import FULL, SHIPPED, SMALL, PriorConfig, SlicePrior, find_prior, shipped_priors
 from degauss.medical.prior_plots import curve
 from degauss.medical.prior_quality import blurred, denoising, drawn, low_pass, metrics, nearest, wiener
 from degauss.medical.prior_training import DenoisingLoss, card_of, fit, recipe, root_mean_square
-from degauss.medical.scans import CTGeometry, MRIGeometry, Scan
+from degauss.medical.scans import Scan
 from degauss.medical.slices import Cuts, Slices, Source
 from degauss.medical.volumes import CT_FULL, upright_place
 
@@ -174,7 +175,7 @@ def test_a_configuration_that_cannot_be_is_refused(wrong: dict, message: str) ->
 def scan(modality: str = "ct", spacing: tuple[float, float] = (2.0, 2.0), full: float = CT_FULL) -> Scan:
     place = upright_place((1, 8, 8), (3.0, *spacing))
     if modality == "mr":
-        geometry = MRIGeometry((8, 8), torch.ones(8), real=True)
+        geometry = CartesianGeometry((8, 8), torch.ones(8), real=True)
         return Scan(torch.zeros(1, 2, 8, 8), geometry, 0.0, None, full, "arbitrary", 1, place, place.spacing)
     grid = Grid(8, 8, spacing)
     beam = ParallelBeam.covering(grid, evenly(4, 180.0))

@@ -15,6 +15,7 @@ from torch import Tensor
 from degauss.core.errors import InputError, Stopped
 from degauss.core.inverse import Calibration, conformal_quantile, null_std, summarise
 from degauss.medical import memory
+from degauss.medical.acquisition import CTGeometry
 from degauss.medical.geometry import Grid, ParallelBeam, evenly
 from degauss.medical.joseph import expected_bytes
 from degauss.medical.memory import available_bytes, check_memory, needed_bytes, network_bytes, peak_bytes
@@ -32,7 +33,7 @@ from degauss.medical.reconstruction import (
     result_of,
     write_result,
 )
-from degauss.medical.scans import CTGeometry, Scan
+from degauss.medical.scans import Scan
 from degauss.medical.simulation import simulate_ct, simulate_mri
 from degauss.medical.volumes import Volume
 

@@ -13,9 +13,10 @@ import torch
 from degauss.core.errors import InputError
 from degauss.core.places import data_root
 from degauss.medical import datasets
+from degauss.medical.acquisition import CartesianGeometry, CTGeometry
 from degauss.medical.geometry import FanBeam, ParallelBeam
 from degauss.medical.mri import even_lines
-from degauss.medical.scans import CTGeometry, MRIGeometry, Scan, read_scan
+from degauss.medical.scans import Scan, read_scan
 
 from .conftest import SliceMaker, affine_of
 
@@ -95,7 +96,7 @@ def test_resampling_keeps_the_field_of_view_and_its_place(volume: Path, invoke: 
 
 def test_mri_measures_lines_of_kspace(image: Path, invoke: Invoke) -> None:
     scan = made(invoke, [image, "--mri", "--acceleration", "2", "--centre", "0.2", "--keep-truth", "--sigma", "0.01"])
-    assert isinstance(scan.geometry, MRIGeometry)
+    assert isinstance(scan.geometry, CartesianGeometry)
     assert (scan.modality, scan.shape, scan.full) == ("mr", (4, 16, 20), 100)
     assert scan.geometry.real
     assert int(scan.geometry.mask.sum()) == 10
@@ -105,7 +106,7 @@ def test_mri_measures_lines_of_kspace(image: Path, invoke: Invoke) -> None:
     residual = scan.y - scan.operator()(scan.full * scan.truth[None])[0]
     assert float(residual[..., scan.geometry.mask != 0].std()) == pytest.approx(1.0, rel=0.1)
     even = made(invoke, [image, "--mri", "--lines", "even", "--phase", "0.5", "--acceleration", "2.5"])
-    assert isinstance(even.geometry, MRIGeometry)
+    assert isinstance(even.geometry, CartesianGeometry)
     assert torch.equal(even.geometry.mask, even_lines(20, 2.5, 0.08))
     assert even.shape == (4, 2, 16, 20)
 

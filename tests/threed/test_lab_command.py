@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from degauss.core.noise import Noise
 from degauss.core.oracle import GaussianOracle
 from degauss.core.schedule import Cosine
 from degauss.threed import laboratory
 from degauss.threed.cameras import Cameras
+from degauss.threed.distillation.annealing import Times
 from degauss.threed.distillation.residual import Asked
 from degauss.threed.distillation.vsd import Variational
 from degauss.threed.embedded_prior import EmbeddedConfig, EmbeddedPrior
@@ -22,6 +24,7 @@ from degauss.threed.mesh_files import write_mesh
 from degauss.threed.methods import MethodConfig
 from degauss.threed.oracle_views import OracleViews
 from degauss.threed.prior_sources import Source
+from degauss.threed.quality import gradient_variance
 from degauss.threed.run import Run
 from degauss.threed.scenes import SceneConfig, start
 
@@ -54,6 +57,40 @@ def test_methods_are_compared_at_equal_evaluations(lab: list[str], invoke: Invok
     assert [row["of"] for row in noise] == ["sds", "asd", "start", "truth"]
 
 
+def test_stable_dreamer_spends_its_budget_on_both_stages(lab: list[str], invoke: Invoke, here: Path) -> None:
+    status, out, error = invoke([*lab, "--methods", "sds", "stable-dreamer"])
+    assert status == 0, error
+    assert [line.split(", PSNR")[0] for line in out.splitlines()[:2]] == [
+        "sds: 12 steps, 24 evaluations", "stable-dreamer: 12 steps, 24 evaluations",
+    ]  # fmt: skip
+    rows = list(csv.DictReader((here / "lab/curve.csv").read_text().splitlines()))
+    assert [(row["method"], row["step"]) for row in rows] == [
+        ("sds", "6"), ("sds", "12"), ("stable-dreamer", "6"), ("stable-dreamer", "12"),
+    ]  # fmt: skip
+    assert rows[1]["loss"] != rows[3]["loss"]
+    assert [row["of"] for row in csv.DictReader((here / "lab/noise.csv").read_text().splitlines())] == [
+        "sds", "stable-dreamer", "start", "truth",
+    ]  # fmt: skip
+
+
+def test_the_noise_of_a_gradient_is_that_of_its_stage() -> None:
+    """One sharp image is wanted, and the weight is alpha sigma times a distance: only the stage's times vary."""
+    cameras = Cameras.orbit(torch.zeros(1), 15.0, size=16)
+    certain = OracleViews.of(Cosine(), {"box": box()}, cameras, 6)
+    config = replace(little(steps=10, shape=0.5), method=MethodConfig("sds", weighting="variance"))
+    images, _ = seen_around(certain, Run(config, certain).scene, "cpu")
+    error, noise = images - certain.objects["box"].images, Noise(config.seed, range(len(images)))
+
+    def draw(i: int, within: int = 0) -> torch.Tensor:
+        """The second stage's first step, half way through the run, asks between 0.02 and 0.5."""
+        alpha, sigma = Cosine()(Times.of(0.02, 0.5).draw(noise.fork(i), within))
+        return (alpha * sigma)[:, None, None, None] * error
+
+    assert gradient_noise(config, certain, "cpu", 6) == pytest.approx(gradient_variance(draw, 6), rel=1e-4)
+    whole = replace(config, shape=None)
+    assert gradient_noise(whole, certain, "cpu", 6) != pytest.approx(gradient_variance(draw, 6), rel=0.1)
+
+
 def test_the_error_of_the_noise_tells_the_truth_from_a_ball() -> None:
     source = oracle()
     ball = start(SceneConfig("volume"), 0)
@@ -72,6 +109,8 @@ def test_the_error_of_the_noise_tells_the_truth_from_a_ball() -> None:
         (["--methods", "sds", "sds"], "all different"),
         (["--methods", "isx"], "did you mean 'ism'"),
         (["--methods", "sds", "vsd"], "has none"),
+        (["--methods", "sds", "stable-dreamer", "--annealing", "none"], "stable-dreamer has times of its own"),
+        (["--methods", "stable-dreamer", "--evaluations", "2"], "both stages need a step"),
         (["--evaluations", "0"], "evaluations must be at least 1"),
         (["--runs", "0"], "runs must be at least 1"),
     ],

@@ -13,7 +13,11 @@ import torch
 
 from degauss.core.claims import find_claims, source_tree
 from degauss.core.errors import InputError
+from degauss.core.noise import Noise
+from degauss.threed.cameras import Cameras
+from degauss.threed.distillation.residual import Residual
 from degauss.threed.embedded_prior import EmbeddedConfig, EmbeddedPrior
+from degauss.threed.gaussians import Gaussians
 from degauss.threed.janus import judged_views
 from degauss.threed.prior_sources import Source
 from degauss.threed.shapes import SHIPPED
@@ -236,6 +240,144 @@ def test_one_generator(changed: dict[str, float], says: str) -> None:
     assert verdict("amortised", AMORTISED | changed) == says
 
 
+# --- edits --------------------------------------------------------------------------------------------------
+
+EDITS = {
+    "gradient where nothing is to be done, SDS": 0.4,
+    "gradient where nothing is to be done, DDS": 0.0,
+    "cosine with the true edit, SDS": 0.3,
+    "cosine with the true edit, DDS": 0.6,
+    "background's change, SDS": 0.3,
+    "background's change, SDS, as many steps": 0.2,
+    "background's change, DDS": 0.02,
+    "PSNR (dB), SDS": 12.0,
+    "PSNR (dB), DDS": 15.0,
+    "PSNR (dB), DDS, wrong reference": 11.0,
+    "sharpness, SDS": 0.5,
+    "sharpness, DDS": 1.2,
+}
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "says"),
+    [
+        ("PSNR (dB), SDS", 12.0, "holds"),
+        ("gradient where nothing is to be done, SDS", 0.09, "holds partly"),
+        ("gradient where nothing is to be done, DDS", 0.01, "holds partly"),
+        ("cosine with the true edit, SDS", 0.55, "holds partly"),
+        ("background's change, DDS", 0.11, "holds partly"),
+        ("PSNR (dB), SDS", 15.1, "holds partly"),
+        ("sharpness, DDS", 2.1, "holds partly"),
+        ("PSNR (dB), DDS, wrong reference", 14.6, "holds partly"),
+    ],
+)
+def test_edits(figure: str, value: float, says: str) -> None:
+    assert loaded("dds_loss").judged(spread(EDITS | {figure: value})) == says
+
+
+def test_no_edit_is_as_it_should_be() -> None:
+    figures = ("gradient where nothing is to be done", "cosine with the true edit", "background's change", "sharpness")
+    nothing = EDITS | {f"{figure}, DDS": EDITS[f"{figure}, SDS"] for figure in figures} | {"PSNR (dB), DDS": 9.0}
+    assert loaded("dds_loss").judged(spread(nothing)) == "does not hold"
+
+
+def test_pictures_over_a_background_and_what_is_measured_of_them() -> None:
+    module, prior = loaded("dds_loss"), untrained().prior
+    cameras = Cameras.orbit(torch.tensor([30.0]), 15.0, size=32)
+    old, new = (module.seen(prior, word, cameras) for word in ("mug", "car"))
+    empty = torch.maximum(old.alpha, new.alpha) < 1e-6
+    assert 0.2 < float(empty.double().mean()) < 0.9
+    assert module.change(old.x0, new.x0, empty) < 1e-6, "nothing but the object differs"
+    assert old.x0[0, :3, 0, 0].tolist() == pytest.approx([2 * part - 1 for part in module.SKY])
+    assert old.x0[0, :3, -1, 0].tolist() == pytest.approx([2 * part - 1 for part in module.SAND])
+    assert float(old.x0[0, 3:, 0, 0].abs().max()) == 0
+    everywhere = torch.ones_like(empty)
+    x0 = torch.zeros_like(old.x0)
+    assert module.change(x0 + 0.2, x0, everywhere) == pytest.approx(0.1)
+    assert module.psnr(x0 + 0.2, x0, everywhere) == pytest.approx(20.0)
+    stripes = x0 + 0.2 * (torch.arange(x0.shape[-1]) % 2)
+    assert module.sharpness(stripes, everywhere) == pytest.approx(0.05)
+    assert module.sharpness(stripes, torch.arange(x0.shape[-1]) % 2 == everywhere) == pytest.approx(0.0)
+
+
+def test_a_descent_takes_up_where_it_stopped_and_ends_at_what_is_wanted() -> None:
+    module, noise = loaded("dds_loss"), Noise(0, range(2))
+    wanted, x0 = torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+
+    def pull(x0: torch.Tensor, t: torch.Tensor, noise: Noise, step: int) -> Residual:
+        del noise
+        return Residual((x0 - wanted) * t.float()[:, None, None, None], wanted, step)
+
+    halves = module.descended(module.descended(x0, pull, noise, 30), pull, noise, 30, 30)
+    assert torch.equal(halves, module.descended(x0, pull, noise, 60))
+    assert float((halves - wanted).abs().max()) < 0.3
+
+
+# --- stages -------------------------------------------------------------------------------------------------
+
+STAGES = {
+    "Janus rate, plain": 0.4,
+    "Janus rate, two stages": 0.2,
+    "IoU, first stage": 0.7,
+    "IoU, two stages": 0.75,
+    "PSNR (dB), first stage": 15.0,
+    "PSNR (dB), two stages": 17.0,
+    "PSNR (dB), plain": 16.0,
+    "PSNR (dB), second stage only": 14.0,
+    "sharpness, truth": 0.05,
+    "sharpness, first stage": 0.03,
+    "sharpness, two stages": 0.06,
+    "saturation, truth": 0.3,
+    "saturation, plain": 0.5,
+    "saturation, two stages": 0.25,
+}
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "says"),
+    [
+        ("PSNR (dB), plain", 16.0, "holds"),
+        ("Janus rate, two stages", 0.36, "holds partly"),
+        ("IoU, first stage", 0.6, "holds partly"),
+        ("PSNR (dB), first stage", 16.6, "holds partly"),
+        ("sharpness, two stages", 0.08, "holds partly"),
+        ("PSNR (dB), plain", 16.6, "holds partly"),
+        ("saturation, plain", 0.32, "holds partly"),
+        ("PSNR (dB), second stage only", 16.1, "holds partly"),
+    ],
+)
+def test_stages(figure: str, value: float, says: str) -> None:
+    assert loaded("stable_dreamer").judged(spread(STAGES | {figure: value})) == says
+
+
+def test_arms_of_the_stages_ask_at_their_own_times() -> None:
+    module = loaded("stable_dreamer")
+    effort = module.Effort(steps=10, gaussians=20)
+    runs = {
+        arm: module.begun(arm, untrained(), "mug", 0, effort) for arm in (module.PLAIN, module.STAGED, module.COLOURS)
+    }
+
+    def span(arm: str, step: int) -> tuple[float, float]:
+        stage, within = runs[arm].stages.at(step)
+        return round(stage.times.low(within), 2), round(stage.times.high(within), 2)
+
+    assert span(module.PLAIN, 0) == span(module.PLAIN, 9) == (0.02, 0.98)
+    assert span(module.COLOURS, 0) == span(module.COLOURS, 9) == (0.02, 0.5)
+    assert (span(module.STAGED, 0), span(module.STAGED, 5), span(module.STAGED, 9)) == (
+        (0.98, 0.98), (0.02, 0.5), (0.02, 0.5),
+    )  # fmt: skip
+    assert len({type(run.scene) for run in runs.values()} | {Gaussians}) == 1
+
+
+def test_colours_and_edges_of_the_truth() -> None:
+    module = loaded("stable_dreamer")
+    seen = loaded("stable_dreamer", "_scenes").pictures("mug")
+    grey = seen._replace(rgb=torch.full_like(seen.rgb, 0.5))
+    assert module.saturation(grey, "mug") == module.sharpness(grey) == 0
+    assert 0.05 < module.saturation(seen, "mug") < 1
+    assert 0 < module.sharpness(seen) < 0.2
+
+
 # --- as a whole ---------------------------------------------------------------------------------------------
 
 
@@ -266,6 +408,8 @@ def untrained(name: str = "embedded") -> Source:
         ("janus", {"words": ("mug",), "steps": 1}, 9),
         ("perp_neg", {"words": ("mug",), "steps": 1}, 9),
         ("amortised", {"words": ("mug", "car"), "evaluations": 24, "channels": (8,), "words_a_step": 2}, 16),
+        ("dds_loss", {"edits": (("mug", "car", "chair"),), "steps": 1, "draws": 2}, 17),
+        ("stable_dreamer", {"faces": ("mug",), "word": "mug", "steps": 2, "gaussians": 20}, 24),
     ],
 )
 def test_each_runs_through(name: str, effort: dict[str, Any], figures: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,24 +159,43 @@ SMALL = [
 ]  # fmt: skip
 
 
-def test_generate_can_be_watched(fake: list[Server], here: Path, invoke: Invoke) -> None:
+GENERATE = ["generate", "box", "--prior", "oracle:box.glb", *SMALL, "--out", "a.glb"]
+BATCH = ["batch", "words.txt", "--prior", "oracle:box.glb", *SMALL]
+LAB = [
+    "lab", "box", "--methods", "sds", "ism", "--prior", "oracle:box.glb", "--evaluations", "8", "--looks", "1",
+    "--views", "2", "--size", "16", "--resolution", "12",
+]  # fmt: skip
+
+
+@pytest.fixture
+def files(here: Path) -> None:
     write_mesh(here / "box.glb", box())
-    words = ["generate", "box", "--prior", "oracle:box.glb", *SMALL, "--out", "a.glb", "--view", "--port", "8123"]
-    status, out, error = invoke(words)
+    (here / "words.txt").write_text("box\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [(GENERATE, "sds"), (BATCH, "sds"), (LAB, "ism")], ids=lambda words: words[0]
+)
+def test_what_a_command_runs_can_be_watched(
+    words: list[str], told: str, fake: list[Server], files: None, invoke: Invoke
+) -> None:
+    status, out, error = invoke([*words, "--view", "--port", "8123"])
     assert (status, error) == (0, "")
     assert out.startswith("http://localhost:8123 shows the scene while it learns\n")
-    assert fake[0].stopped
-    assert fake[0].clients[0].images
+    (server,) = fake
+    assert server.stopped
+    assert server.clients[0].images
+    assert server.readouts[0].content.startswith(f"**box**, {told}: step "), "the last run is shown last"
 
 
-def test_generate_names_the_extra_before_it_writes(
-    here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("words", [GENERATE, BATCH, LAB])
+def test_the_extra_is_named_before_anything_is_written(
+    words: list[str], files: None, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_mesh(here / "box.glb", box())
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "viser" else find(name))
-    said = refused(["generate", "box", "--prior", "oracle:box.glb", *SMALL, "--out", "a.glb", "--view"])
-    assert "pip install 'degauss-3d[viser]'" in said
+    assert "pip install 'degauss-3d[viser]'" in refused([*words, "--view"])
+    assert "port must be between 0 and 65535" in refused([*words, "--port", "-1"])
 
 
 def test_a_real_server_shows_a_real_browser_a_run_and_is_gone_afterwards(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ from degauss.core.errors import InputError
 from degauss.core.shipping import made_by, parser, settings_of, ship
 from degauss.core.train import TrainConfig
 from degauss.medical import datasets
+from degauss.medical.acquisition import Modality
 from degauss.medical.prior import FULL, SHIPPED, PriorConfig, SlicePrior
 from degauss.medical.prior_training import card_of, fit, recipe, root_mean_square
-from degauss.medical.scans import Modality
 from degauss.medical.slices import Cuts, Slices, Source
 from degauss.medical.volumes import Volume
 

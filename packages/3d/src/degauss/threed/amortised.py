@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from degauss.core.errors import check_range
+from degauss.core.errors import InputError, check_range
 from degauss.core.noise import Noise
 from degauss.core.train import Shuffle, TrainConfig, remember, train
 from degauss.threed.cameras import Cameras, Orbits, random_views
@@ -63,6 +63,8 @@ class AmortisedConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "words_a_step", "views", "size"):
             check_range(name, getattr(self, name), 1)
+        if not self.rate > 0:
+            raise InputError(f"rate must be above 0, but is {self.rate}.")
 
     @property
     def renders(self) -> int:
@@ -145,6 +147,19 @@ class Distilled(nn.Module):
         return self.prior.encode(seen.rgb, seen.normal)
 
 
+def check(config: AmortisedConfig, prior: Prior, out: Path, about: Mapping[str, Any] | None = None) -> None:
+    """See that a training can begin or go on in a folder, and note there what is trained.
+
+    ``about``: what else must be the same when it goes on, the prior's fingerprint say; whatever JSON can hold. Raises
+    `InputError`, and writes nothing, for a word that the prior does not know, a method that does not fit it, or a
+    folder with another training.
+    """
+    for word in config.generator.words:
+        prior.check(word)
+    method_of(config.method, config.steps, prior, Noise(config.seed, (0,)))
+    remember(out, "a generator", {**_flat(asdict(config)), **(about or {})})
+
+
 def distil(
     config: AmortisedConfig,
     prior: Prior,
@@ -153,14 +168,14 @@ def distil(
     look_every: int = 0,
     save_every: int = 200,
     device: torch.device | str = "cpu",
+    about: Mapping[str, Any] | None = None,
 ) -> Generator:
     """Train a generator, or go on where a run in ``out`` stopped, and return it.
 
-    ``look``: taken every ``look_every`` steps and at the end; its figures go to ``out / "metrics.jsonl"``. Raises
-    `InputError` for a word that the prior does not know, or a method that does not fit it, and as `train` does.
+    ``look``: taken every ``look_every`` steps and at the end; its figures go to ``out / "metrics.jsonl"``. ``about``:
+    see `check`, which this begins with. Raises `InputError` as it and `train` do.
     """
-    for word in config.generator.words:
-        prior.check(word)
+    check(config, prior, out, about)
     model = Distilled(config, prior).to(device)
     settings = TrainConfig(
         out,
@@ -175,7 +190,6 @@ def distil(
         tracker=None,
         device="cpu" if torch.device(device).type == "cpu" else "auto",
     )
-    remember(out, "a generator", asdict(config))
 
     def looked(_: nn.Module) -> Mapping[str, float]:
         return {} if look is None else look(model.generator)
@@ -189,6 +203,18 @@ def distil(
         evaluate=None if look is None else looked,
     )
     return model.generator
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in one level, so that what differs is named by its own field: "method.name"."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            inner = _flat(cast("dict[str, Any]", value))
+            found |= {f"{name}.{part}": number for part, number in inner.items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _loss(network: nn.Module, batch: Batch, noise: Noise) -> Tensor:

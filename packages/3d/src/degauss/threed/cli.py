@@ -15,6 +15,9 @@ PROGRAM = Program(
         "export": Verb("degauss.threed.commands.export:Export", "Write a run as a mesh or as splats"),
         "view": Verb("degauss.threed.commands.view:View", "Look at a mesh, splats or a run in the browser"),
         "train-prior": Verb("degauss.threed.commands.train_prior:TrainPrior", "Train a prior on pictures of meshes"),
+        "train-generator": Verb(
+            "degauss.threed.commands.train_generator:TrainGenerator", "Train one generator for all words of a prior"
+        ),
     },
 )
 

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import interpolate, silu
 
-from degauss.core.checkpoint import as_tuples, load_model, load_weights, save_model
+from degauss.core.checkpoint import CONFIG, as_tuples, load_model, load_weights, save_model
 from degauss.core.errors import InputError, check_option, check_range
+from degauss.core.files import read_json, settled
 from degauss.core.noise import Noise
 from degauss.threed.cameras import Cameras
 from degauss.threed.rendering import Rendered
@@ -32,6 +33,8 @@ from degauss.threed.volume import Blob, March
 from degauss.threed.voxels import VoxelConfig, Voxels
 
 KIND = "degauss.threed/generator"
+MODEL = "model"
+"""Where a training's folder keeps it."""
 _FIRST = 4
 _GROUPS = 4
 
@@ -145,9 +148,17 @@ class Generator(nn.Module):
         return made
 
 
-def save_generator(path: str | os.PathLike[str], generator: Generator) -> None:
-    """Write a generator's folder, whole or not at all."""
-    save_model(path, generator, KIND, asdict(generator.config))
+def save_generator(path: str | os.PathLike[str], generator: Generator, card: Mapping[str, Any] | None = None) -> None:
+    """Write a generator's folder, whole or not at all; ``card``: how it was made, if that is told."""
+    save_model(path, generator, KIND, asdict(generator.config), card=card)
+
+
+def generator_at(path: Path) -> Path | None:
+    """The folder of a generator: this one, or the one within it where it is that of a training; None if neither is."""
+    for folder in (settled(path), settled(path / MODEL)):
+        if (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("format") == KIND:
+            return folder
+    return None
 
 
 def load_generator(path: str | os.PathLike[str]) -> Generator:

@@ -1,7 +1,8 @@
 r"""Methods side by side: the same prior, seed and scene, and as many evaluations of the prior's network each.
 
 A step of SDS costs two evaluations a view with guidance, one of ASD three, ISM's inversion up to five more. So methods
-are compared by evaluations and not by steps: each goes on until its budget is spent.
+are compared by evaluations and not by steps: each goes on until its budget is spent, which is StableDreamer's for both
+of its stages.
 
 Two figures say what a method hears. **What the prior wants** of one render: `Residual.target`, by times. **The error of
 noise prediction**: with x_t = alpha x + sigma eps, the mean over pictures and noise of
@@ -38,12 +39,11 @@ from degauss.threed.exporting import MeshConfig, bare_mesh
 from degauss.threed.generation import judge_of
 from degauss.threed.janus import janus_rate
 from degauss.threed.meshes import Mesh
-from degauss.threed.methods import Name
 from degauss.threed.prior import Prior
 from degauss.threed.prior_sources import Source
 from degauss.threed.quality import compare_surfaces, compare_views, diversity, gradient_variance, held_out_views
 from degauss.threed.rendering import Rendered, Representation
-from degauss.threed.run import Run, RunConfig
+from degauss.threed.run import Observer, Run, RunConfig
 from degauss.threed.scenes import Scene, start
 from degauss.threed.views import Views
 from degauss.threed.watching import around_views, as_seen_by, look
@@ -61,7 +61,7 @@ _POINTS = 10_000
 class Point(NamedTuple):
     """A run at some cost; scores are NaN where the truth is not known, the rate where nobody can judge."""
 
-    method: Name
+    method: str
     evaluations: int
     step: int
     loss: float
@@ -80,7 +80,7 @@ class Outcome:
     ``gradient_noise``: see `gradient_noise`.
     """
 
-    method: Name
+    method: str
     seed: int
     curve: tuple[Point, ...]
     around: Rendered
@@ -94,7 +94,7 @@ class Outcome:
 class Summary(NamedTuple):
     """Means over a method's runs at their ends; ``diversity`` is that of pictures from around, NaN for one run."""
 
-    method: Name
+    method: str
     runs: int
     evaluations: float
     psnr: float
@@ -111,15 +111,22 @@ Report = Callable[[int, int], None]
 
 
 def compare(
-    configs: Sequence[RunConfig], source: Source, budget: int, looks: int, device: torch.device | str, report: Report
+    configs: Sequence[RunConfig],
+    source: Source,
+    budget: int,
+    looks: int,
+    device: torch.device | str,
+    report: Report,
+    watchers: Sequence[Observer] = (),
 ) -> list[Outcome]:
     """Each configuration's run until ``budget`` evaluations are spent, looked at ``looks`` times.
 
+    ``watchers``: who else looks on, after each step.
     Raises `InputError` where a method does not fit the prior, before the first run begins.
     """
     runs = [Run(config, source.prior, device) for config in configs]
     return [
-        _outcome(run, source, budget, looks, lambda spent, number=number: report(number, spent))
+        _outcome(run, source, budget, looks, lambda spent, number=number: report(number, spent), watchers)
         for number, run in enumerate(runs)
     ]
 
@@ -168,12 +175,14 @@ def gradient_noise(config: RunConfig, prior: Prior, device: torch.device | str, 
     """
     run = Run(config, prior, device)
     images, views = seen_around(prior, run.scene, device)
-    asked, method = Asked(prior, config.prompt, views), _still(run.method)
-    noise, step = Noise(config.seed, range(len(images))), config.steps // 2
+    run.step = config.steps // 2
+    stage, within = run.now()
+    asked, method = Asked(prior, config.prompt, views), _still(stage.method)
+    noise = Noise(config.seed, range(len(images)))
 
     def draw(i: int) -> Tensor:
         chance = noise.fork(i)
-        return method.residual(asked, images, run.times.draw(chance, step, device), chance, step).gradient
+        return method.residual(asked, images, stage.times.draw(chance, within, device), chance, run.step).gradient
 
     return gradient_variance(draw, draws)
 
@@ -213,17 +222,26 @@ def noise_errors(source: Source, config: RunConfig, outcomes: Sequence[Outcome])
     return found
 
 
-def _outcome(run: Run, source: Source, budget: int, looks: int, report: Callable[[int], None]) -> Outcome:
+def _outcome(
+    run: Run,
+    source: Source,
+    budget: int,
+    looks: int,
+    report: Callable[[int], None],
+    watchers: Sequence[Observer],
+) -> Outcome:
     config, curve = run.config, list[Point]()
     noise = gradient_noise(config, source.prior, run.device)
     while run.evaluations < budget:
         seen = run.advance()
         report(min(run.evaluations, budget))
+        for watch in watchers:
+            watch(run, seen)
         if run.evaluations >= budget or run.evaluations >= budget * (len(curve) + 1) / looks:
             curve.append(_measured(run, source, float(seen.loss)))
     error = prior_error(source.prior, config.prompt, *seen_around(source.prior, run.scene, run.device))
     return Outcome(
-        config.method.name,
+        config.called,
         config.seed,
         tuple(curve),
         look(run.scene, around_views(64, run.device, 6)),
@@ -274,6 +292,4 @@ def _measured(run: Run, source: Source, loss: float) -> Point:
         psnr, iou, angle = compare_views(run.scene, source.truth, held_out_views(48, device=run.device))
     judge = judge_of(run.config.prompt, source)
     rate = torch.nan if judge is None else janus_rate(judge(*as_seen_by(run.prior, run.scene, run.device)))
-    return Point(
-        run.config.method.name, run.evaluations, run.step, loss, psnr, iou, angle, rate, sum(run.seconds.values())
-    )
+    return Point(run.config.called, run.evaluations, run.step, loss, psnr, iou, angle, rate, sum(run.seconds.values()))

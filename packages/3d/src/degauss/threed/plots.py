@@ -69,6 +69,34 @@ def read_picture(path: Path) -> Tensor:
     return read_texture(path)
 
 
+def labelled(path: Path, rows: Sequence[tuple[str, Sequence[Tensor]]], heads: Sequence[str]) -> None:
+    """Rows of images ``[h, w, 3]`` in [0, 1], as many each, with names at the left, as PNG.
+
+    ``heads``: over the columns; where these are more, they begin again.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = len(rows[0][1])
+    figure = Figure(
+        figsize=(0.9 * columns + 1, 0.9 * len(rows) + 0.4), dpi=100, layout="constrained", facecolor="white"
+    )
+    FigureCanvasAgg(figure)
+    panels: Any = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (name, images) in enumerate(rows):
+        for column, image in enumerate(images):
+            axes = panels[row, column]
+            axes.imshow(image.detach().clamp(0, 1).cpu().numpy())
+            axes.set(xticks=[], yticks=[])
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+            if row == 0 and heads:
+                axes.set_title(heads[column % len(heads)], fontsize=8, color=_INK)
+        panels[row, 0].set_ylabel(name, fontsize=8, color=_INK, rotation=0, ha="right", va="center")
+    with atomic_path(path) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
+
+
 def curves(
     path: Path, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, title: str
 ) -> None:

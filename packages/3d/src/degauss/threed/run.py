@@ -220,7 +220,7 @@ class Run:
     def forward(self) -> Seen:
         """The next step as far as its two losses, which are to be differentiated."""
         i, config = self.step, self.config
-        stage, within = self._now()
+        stage, within = self.now()
         prior = self._asked_in(stage.space)
         with self._timed("render"):
             cameras = random_views(self.noise.fork(_CAMERAS), config.orbits, config.size, i, self.device)
@@ -236,7 +236,7 @@ class Run:
             residual = stage.method.residual(asked, x0.detach(), stage.times.draw(own, within, self.device), chance, i)
         return Seen(i + 1, prior, cameras, rendered, x0, residual, loss(x0, residual), config.regularisers(rendered))
 
-    def _now(self) -> Now:
+    def now(self) -> Now:
         """The stage of the next step; after the last one, where a comparison may go on, it is the last stage's."""
         within = min(self.step, self.config.steps - 1)
         now = self.stages.at(within)

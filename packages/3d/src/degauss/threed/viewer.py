@@ -24,14 +24,14 @@ _SHARE = 0.2
 """Of a run's time, the most that showing it takes."""
 
 
-def serve(what: Path, port: int, size: int, device: torch.device | str) -> None:
-    """Show it until interrupted. `InputError` if it cannot be read, or viser is not installed."""
-    scene, age = open_any(what, device), _age(what)
+def serve(what: Path, port: int, size: int, device: torch.device | str, word: str | None = None) -> None:
+    """Show it until interrupted; ``word``: of a generator. `InputError` if it cannot be read, or viser is missing."""
+    scene, age = open_any(what, device, word), _age(what)
     with open_page(port, size, device) as page:
         print(f"{page.address} shows {what}; Ctrl-C ends it", flush=True)
         while True:
             if _age(what) != age:
-                scene, age = open_any(what, device), _age(what)
+                scene, age = open_any(what, device, word), _age(what)
             page.show(scene, age)
             time.sleep(_POLL)
 

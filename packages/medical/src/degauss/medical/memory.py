@@ -1,7 +1,8 @@
 """How much memory a reconstruction will take, and how much there is: asked before hours of work, not after.
 
-What counts: the projector's matrix, the volumes that a method holds at once, the scan, the network's activations for
-the slices that go through it together, and the draws that are kept. The network's share is measured on one slice.
+What counts: the projector's matrix or the coils' images, the volumes that a method holds at once, the scan, the
+network's activations for the slices that go through it together, and the draws that are kept. The network's share is
+measured on one slice.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from torch.utils._pytree import tree_leaves
 from degauss.core.errors import InputError
 from degauss.core.inverse import pull_back
 from degauss.core.schedule import LinearVP
-from degauss.medical.joseph import expected_bytes
 from degauss.medical.prior import SlicePrior
 from degauss.medical.problem import Method
-from degauss.medical.scans import CTGeometry, Scan
+from degauss.medical.scans import Scan
 
 _FLOAT = 4
 _SCANS = 5  # measurements that a step of conjugate gradients holds at once
@@ -47,8 +47,7 @@ def needed_bytes(scan: Scan, method: Method, prior: SlicePrior | None, draws: in
     """About how much a run of one draw after the other holds at its peak, from above."""
     volume = _FLOAT * int(torch.tensor(scan.shape).prod())
     held = method.volumes * volume + _SCANS * _FLOAT * scan.y.numel() + (draws + 4) * volume
-    if isinstance(scan.geometry, CTGeometry):
-        held += expected_bytes(scan.geometry.grid, scan.geometry.beam)
+    held += scan.geometry.held_bytes(scan.slices)
     if prior is not None and method.evaluations:
         slices = min(chunk, scan.slices * (2 if len(scan.shape) == 4 else 1))
         held += slices * network_bytes(prior, (scan.shape[-2], scan.shape[-1]), backward=method.backward)

@@ -27,7 +27,7 @@ from torch import Tensor
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path
 from degauss.core.inverse import Measurement, inner
-from degauss.medical.scans import MRIGeometry, Scan
+from degauss.medical.scans import Scan
 from degauss.medical.volumes import (
     CT_FULL,
     Place,
@@ -176,10 +176,9 @@ def data_residual(measurement: Measurement, x: Tensor) -> float:
 
 def noise_residual(scan: Scan) -> float:
     """What noise alone leaves of |y - A x| / |y|: sigma sqrt(number of measured values) / |y|."""
-    geometry, sampled = scan.geometry, 1.0
-    if isinstance(geometry, MRIGeometry):
-        sampled = float(geometry.mask.expand(geometry.shape).mean())
-    return scan.sigma * (scan.y.numel() * sampled) ** 0.5 / float(scan.y.double().norm())
+    (y, sigma), geometry = scan.weighed, scan.geometry
+    sampled = float(geometry.measured.expand(geometry.reading[-2:]).mean())
+    return sigma * (y.numel() * sampled) ** 0.5 / float(y.double().norm())
 
 
 def check_grid(name: str, volume: Volume, other: str, place: Place) -> None:

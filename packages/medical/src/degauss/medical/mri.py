@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from degauss.core.errors import InputError, check_range
-from degauss.core.inverse import spectral_norm
+from degauss.core.inverse import LinearOperator, spectral_norm
 from degauss.core.noise import Noise
 
 _AXES = (-2, -1)
@@ -114,7 +114,7 @@ class CartesianMRI:
 class RealImages:
     """A complex operator on images known to be real: A of [x, 0], ``x [..., rows, columns]``. For real priors."""
 
-    operator: CartesianMRI
+    operator: LinearOperator
 
     @property
     def norm(self) -> float:

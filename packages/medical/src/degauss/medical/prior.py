@@ -31,7 +31,8 @@ from degauss.core.nets.ncsnpp import NCSNpp, NCSNppConfig
 from degauss.core.posterior import Point
 from degauss.core.schedule import Schedule
 from degauss.core.shipping import find_shipped, shipped_in
-from degauss.medical.scans import Modality, Scan
+from degauss.medical.acquisition import Modality
+from degauss.medical.scans import Scan
 from degauss.medical.volumes import CT_FULL
 
 KIND = "degauss.medical/slice-prior"

@@ -33,8 +33,9 @@ from degauss.medical.filtered import view_weights
 from degauss.medical.geometry import ParallelBeam
 
 if TYPE_CHECKING:
+    from degauss.medical.acquisition import Modality
     from degauss.medical.prior import SlicePrior
-    from degauss.medical.scans import Modality, Scan
+    from degauss.medical.scans import Scan
 
 
 SPOKEN: dict[Modality, str] = {"ct": "computed tomography", "mr": "magnetic resonance"}

@@ -30,7 +30,7 @@ from degauss.medical.methods import settings
 from degauss.medical.metrics import compare, data_residual
 from degauss.medical.mri import complex_from
 from degauss.medical.problem import Method, Problem, checked
-from degauss.medical.scans import CTGeometry, Scan
+from degauss.medical.scans import Scan
 from degauss.medical.volumes import Volume, from_prior_units
 
 _WINDOW = (3, 3, 3)
@@ -156,23 +156,12 @@ def describe(scan: Scan, method: Method, prior: str | None) -> Facts:
         facts["prior"] = prior
     facts |= {"modality": scan.modality, "rows": scan.shape[-2], "columns": scan.shape[-1]}
     facts["spacing"] = f"{dz:.3g} x {dy:.3g} x {dx:.3g} mm"
-    if isinstance(scan.geometry, CTGeometry):
-        beam = scan.geometry.beam
-        facts |= {"beam": type(beam).__name__, "views": beam.shape[0], "arc": f"{_arc(beam.angles):.3g} degrees"}
-    else:
-        mask, maps = scan.geometry.mask, scan.geometry.sensitivities
-        facts["measured"] = f"{float(mask.mean()):.2f} of k-space"
-        facts["coils"] = 1 if maps is None else maps.shape[-3]
+    facts |= scan.geometry.facts
     if scan.photons is not None:
         facts["photons"] = scan.photons
     else:
         facts["sigma"] = f"{scan.sigma / scan.full:.2g} in units of full"
     return facts
-
-
-def _arc(angles: tuple[float, ...]) -> float:
-    """Degrees from the first view to the last."""
-    return max(angles) - min(angles)
 
 
 def record_path(prior: Path, describes: Facts, draws: int) -> Path:

@@ -6,11 +6,12 @@ same in units where A has norm 1,
 
     y' = y / (full |A|) = (A / |A|) x + noise,    sigma' = sigma / (full |A|),
 
-which is what reconstruction works on.
+which is what reconstruction works on. Where the geometry has weights (spokes; see `acquisition`), y and A are weighed
+by them first, and sigma' is the root mean square of what noise then has.
 
 **The file** has the attributes ``format``, ``format_version`` and ``about`` (JSON: geometry, noise, scale, place), and
-the arrays ``y``, for MRI ``mask`` and where there are any ``sensitivities``, and where it is kept ``truth``. There are
-no objects in it, no names, no dates and no paths; the same scan gives the same bytes.
+the arrays ``y``, for Cartesian MRI ``mask``, where there are any ``sensitivities``, and where it is kept ``truth``.
+There are no objects in it, no names, no dates and no paths; the same scan gives the same bytes.
 """
 
 from __future__ import annotations
@@ -19,24 +20,30 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from degauss.core.errors import InputError
-from degauss.core.fields import expect, integer, number, numbers, table
+from degauss.core.fields import expect, integer, number, table
 from degauss.core.files import atomic_path
-from degauss.core.inverse import ConjugateGradient, LinearOperator, Measurement, Normalised, least_squares
-from degauss.medical.ct import Tomography
-from degauss.medical.geometry import Beam, Detector, FanBeam, Grid, ParallelBeam
+from degauss.core.inverse import (
+    Composed,
+    ConjugateGradient,
+    LinearOperator,
+    Mask,
+    Measurement,
+    Normalised,
+    least_squares,
+    normalised,
+)
+from degauss.medical.acquisition import CartesianGeometry, Geometry, Modality, MRIGeometry, geometry_from, needed, some
 from degauss.medical.mri import (
     CartesianMRI,
-    RealImages,
     channels,
     complex_from,
     estimated_sensitivities,
@@ -51,54 +58,26 @@ from degauss.medical.volumes import (
     upright_place,
 )
 
+__all__ = ["MRIGeometry", "Modality", "Scan", "from_kspace", "read_scan", "write_scan"]
+
 FORMAT, FORMAT_VERSION = "degauss.medical/scan", 1
-Modality = Literal["ct", "mr"]
 # The early stop of the image that sets the scale of a measured k-space.
 _SCALE = ConjugateGradient(10)
-
-
-@dataclass(frozen=True, eq=False)
-class CTGeometry:
-    """The pixels of a slice and the rays through it."""
-
-    grid: Grid
-    beam: Beam
-
-
-@dataclass(frozen=True, eq=False)
-class MRIGeometry:
-    """Cartesian k-space of slices of ``shape`` (rows, columns).
-
-    ``mask``: 1 where measured, ``[rows, columns]`` or ``[columns]``. ``sensitivities``: complex ``[(slices,) coils,
-    rows, columns]``; None: one coil. ``real``: the image is known to have no phase, so x is ``[..., rows, columns]``
-    and not ``[..., 2, rows, columns]``.
-    """
-
-    shape: tuple[int, int]
-    mask: Tensor
-    sensitivities: Tensor | None = None
-    real: bool = False
-
-    @cached_property
-    def operator(self) -> CartesianMRI | RealImages:
-        """In the image's unit, of images ``[batch, slices, ...]``."""
-        operator = CartesianMRI(self.mask, self.sensitivities)
-        return RealImages(operator) if self.real else operator
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
     """A measurement, how it was made, and where the volume lies.
 
-    ``y``: raw, float32 without an axis for a batch: ``[slices, views, bins]``, or ``[slices, (coils,) 2, rows,
-    columns]``. ``sigma``: the standard deviation of its noise, 0 for exact data; where ``photons`` (per ray in air)
-    were counted, which makes it differ from ray to ray, its root mean square. ``full``: what x = 1 stands for (1/mm in
-    CT). ``place``, ``spacing`` (dz, dy, dx) mm, ``unit``: of the volume. ``truth``: x, where it is known, in prior
-    units. Raises InputError that names what does not fit.
+    ``y``: raw, float32 without an axis for a batch: ``[slices, views, bins]``, ``[slices, (coils,) 2, rows, columns]``
+    or ``[slices, (coils,) 2, spokes, samples]``. ``sigma``: the standard deviation of its noise, 0 for exact data;
+    where ``photons`` (per ray in air) were counted, which makes it differ from ray to ray, its root mean square.
+    ``full``: what x = 1 stands for (1/mm in CT). ``place``, ``spacing`` (dz, dy, dx) mm, ``unit``: of the volume.
+    ``truth``: x, where it is known, in prior units. Raises InputError that names what does not fit.
     """
 
     y: Tensor
-    geometry: CTGeometry | MRIGeometry
+    geometry: Geometry
     sigma: float
     photons: float | None
     full: float
@@ -111,36 +90,48 @@ class Scan:
     def __post_init__(self) -> None:
         _check_numbers(self)
         _check_shapes(self)
-        if isinstance(self.geometry, MRIGeometry):
-            unseen = self.geometry.mask.expand(self.geometry.shape) == 0
-            if bool(self.y[..., unseen].any()):
-                raise InputError("y has values in places of k-space that the mask says were not measured.")
+        unseen = self.geometry.measured.expand(self.geometry.reading[-2:]) == 0
+        if bool(self.y[..., unseen].any()):
+            raise InputError("y has values in places of k-space that the mask says were not measured.")
 
     @property
     def modality(self) -> Modality:
-        return "ct" if isinstance(self.geometry, CTGeometry) else "mr"
+        return self.geometry.modality
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the volume x: ``(slices, rows, columns)``, or ``(slices, 2, rows, columns)`` where x is complex."""
-        if isinstance(self.geometry, CTGeometry):
-            return self.slices, *self.geometry.grid.shape
-        return (self.slices, *(() if self.geometry.real else (2,)), *self.geometry.shape)
+        return self.slices, *self.geometry.event
 
     def operator(self, slab: int = 32) -> LinearOperator:
         """A in the scanner's units, from ``[batch, *shape]`` to ``[batch, *y.shape]``.
 
         ``slab``: slices that CT projects at once (see `ct.Tomography`).
         """
-        if isinstance(self.geometry, CTGeometry):
-            return Tomography(self.geometry.grid, self.geometry.beam, slab)
-        return self.geometry.operator
+        return self.geometry.operator(slab)
 
     def measurement(self, slab: int = 32) -> Measurement:
-        """y ``[1, *y.shape]`` of x in prior units, with an operator of norm 1 that keeps its raw norm."""
-        operator = self.operator(slab)
-        scale = self.full * operator.norm
-        return Measurement(Normalised(operator, operator.norm), self.y[None] / scale, self.sigma / scale)
+        """y' ``[1, *y.shape]`` of x in prior units, with an operator of norm 1 that keeps the norm before."""
+        operator, weights = self.operator(slab), self.geometry.weights
+        if weights is None:
+            unit = Normalised(operator, operator.norm)
+        else:
+            unit = normalised(Composed(Mask(weights), operator), torch.empty(1, self.few, *self.geometry.event))
+        (y, sigma), scale = self.weighed, self.full * unit.raw_norm
+        return Measurement(unit, y[None] / scale, sigma / scale)
+
+    @property
+    def weighed(self) -> tuple[Tensor, float]:
+        """y and the root mean square of its noise, both weighed as the geometry says."""
+        weights = self.geometry.weights
+        if weights is None:
+            return self.y, self.sigma
+        return weights * self.y, self.sigma * float(weights.double().square().mean().sqrt())
+
+    @property
+    def few(self) -> int:
+        """As many slices as show what the operator does: 1 where all are measured alike."""
+        return 1 if self.geometry.alike else self.slices
 
     def volume(self, x: Tensor) -> Volume:
         """A volume of x in prior units ``[*shape]``: HU, or the magnitude in the image's unit."""
@@ -187,8 +178,8 @@ def from_kspace(
     maps = estimated_sensitivities(kspace * kept, centre)
     noise = _corner_deviation(kspace, measured) if sigma is None else sigma
     y = channels(kspace * kept)
-    geometry = MRIGeometry((rows, columns), kept, maps[0] if slices == 1 else maps)
-    first = least_squares(Measurement(geometry.operator, y[None]), torch.zeros(1, slices, 2, rows, columns), _SCALE)
+    geometry = CartesianGeometry((rows, columns), kept, maps[0] if slices == 1 else maps)
+    first = least_squares(Measurement(geometry.operator(), y[None]), torch.zeros(1, slices, 2, rows, columns), _SCALE)
     full = magnitude_full(complex_from(first).abs())
     truth = CartesianMRI(torch.ones(columns), maps).adjoint(channels(kspace)) / full if bool(measured.all()) else None
     place = upright_place((slices, rows, columns), spacing)
@@ -199,9 +190,7 @@ def write_scan(path: str | os.PathLike[str], scan: Scan) -> None:
     """Write a scan, whole or not at all."""
     import h5py
 
-    arrays = {"y": scan.y, "truth": scan.truth}
-    if isinstance(scan.geometry, MRIGeometry):
-        arrays |= {"mask": scan.geometry.mask, "sensitivities": scan.geometry.sensitivities}
+    arrays = {"y": scan.y, "truth": scan.truth, **scan.geometry.arrays}
     with atomic_path(path) as part, h5py.File(part, "w") as file:
         file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
         file.attrs["about"] = json.dumps(_about(scan), allow_nan=False)
@@ -234,13 +223,8 @@ def read_scan(path: str | os.PathLike[str]) -> Scan:
 
 
 def _about(scan: Scan) -> dict[str, Any]:
-    if isinstance(scan.geometry, CTGeometry):
-        kind = "fan" if isinstance(scan.geometry.beam, FanBeam) else "parallel"
-        geometry = {"kind": kind, "grid": asdict(scan.geometry.grid), "beam": asdict(scan.geometry.beam)}
-    else:
-        geometry = {"kind": "cartesian", "shape": list(scan.geometry.shape), "real": scan.geometry.real}
     about = {
-        "geometry": geometry,
+        "geometry": scan.geometry.about,
         "sigma": scan.sigma,
         "full": scan.full,
         "unit": scan.unit,
@@ -255,10 +239,10 @@ def _scan(about: Any, arrays: Mapping[str, Tensor]) -> Scan:
     expect("about", isinstance(about, dict), "a table", type(about).__name__)
     unit = about.get("unit")
     expect("unit", unit in ("HU", "arbitrary"), "'HU' or 'arbitrary'", repr(unit))
-    dz, dy, dx = _some(about, "spacing", 3)
+    dz, dy, dx = some(about, "spacing", 3)
     return Scan(
-        y=_needed(arrays, "y"),
-        geometry=_geometry(table(about, "geometry"), arrays),
+        y=needed(arrays, "y"),
+        geometry=geometry_from(table(about, "geometry"), arrays),
         sigma=number(about, "sigma"),
         photons=number(about, "photons") if "photons" in about else None,
         full=number(about, "full"),
@@ -268,27 +252,6 @@ def _scan(about: Any, arrays: Mapping[str, Tensor]) -> Scan:
         spacing=(dz, dy, dx),
         truth=arrays.get("truth"),
     )
-
-
-def _geometry(about: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> CTGeometry | MRIGeometry:
-    kind = about.get("kind")
-    if kind == "cartesian":
-        rows, columns = _some(about, "shape", 2)
-        expect("real", isinstance(about.get("real"), bool), "true or false", repr(about.get("real")))
-        return MRIGeometry(
-            (int(rows), int(columns)), _needed(arrays, "mask"), arrays.get("sensitivities"), about["real"]
-        )
-    expect("geometry.kind", kind in ("parallel", "fan"), "'parallel', 'fan' or 'cartesian'", repr(kind))
-    pixels, rays = table(about, "grid"), table(about, "beam")
-    bins = table(rays, "detector")
-    dy, dx = _some(pixels, "spacing", 2)
-    grid = Grid(integer(pixels, "rows"), integer(pixels, "columns"), (dy, dx))
-    detector = Detector(integer(bins, "bins"), number(bins, "spacing"), number(bins, "offset"))
-    angles = numbers(rays, "angles")
-    if kind == "parallel":
-        return CTGeometry(grid, ParallelBeam(angles, detector))
-    distances = number(rays, "source_to_axis"), number(rays, "source_to_detector")
-    return CTGeometry(grid, FanBeam(angles, detector, *distances))
 
 
 def _check_format(attributes: Mapping[str, Any]) -> None:
@@ -305,17 +268,6 @@ def _array(file: Any, name: str) -> Tensor:
     kind = getattr(found, "dtype", np.dtype(object)).kind
     expect(name, kind in "fc", "an array of real or complex numbers", "something else")
     return torch.from_numpy(found[()].astype(np.complex64 if kind == "c" else np.float32))
-
-
-def _needed(arrays: Mapping[str, Tensor], name: str) -> Tensor:
-    expect(name, name in arrays, "an array in the file", "missing")
-    return arrays[name]
-
-
-def _some(about: Mapping[str, Any], field: str, count: int) -> tuple[float, ...]:
-    values = numbers(about, field)
-    expect(field, len(values) == count, f"{count} numbers", f"{len(values)} numbers")
-    return values
 
 
 # --- checks -------------------------------------------------------------------------------------------------
@@ -335,16 +287,13 @@ def _check_numbers(scan: Scan) -> None:
 
 def _check_shapes(scan: Scan) -> None:
     """The data, the truth and the place against the geometry."""
-    pixels = scan.shape[-2:]
-    if isinstance(scan.geometry, CTGeometry):
-        expected, axes = (scan.slices, *scan.geometry.beam.shape), "slices, views and bins"
-        _check_grid(scan, scan.geometry.grid)
-    else:
-        _check_mri(scan.geometry, scan.slices)
-        coils = () if scan.geometry.sensitivities is None else scan.geometry.sensitivities.shape[-3:-2]
-        expected, axes = (scan.slices, *coils, 2, *scan.geometry.shape), "slices, coils, parts, rows and columns"
+    geometry, pixels = scan.geometry, scan.shape[-2:]
+    geometry.check(scan.slices, scan.spacing)
+    expected = (scan.slices, *geometry.reading)
     if tuple(scan.y.shape) != expected:
-        raise InputError(f"The geometry is for y of shape {expected} ({axes}), but y is {tuple(scan.y.shape)}.")
+        raise InputError(
+            f"The geometry is for y of shape {expected} (slices, {geometry.axes}), but y is {tuple(scan.y.shape)}."
+        )
     if scan.truth is not None and tuple(scan.truth.shape) != scan.shape:
         raise InputError(f"The geometry is for a truth of shape {scan.shape}, but it is {tuple(scan.truth.shape)}.")
     if scan.place.data_shape != (scan.slices, *pixels):
@@ -354,28 +303,6 @@ def _check_shapes(scan: Scan) -> None:
         )
     if not np.allclose(scan.spacing, scan.place.spacing, rtol=1e-5):
         raise InputError(f"The spacing is {scan.spacing} mm, but that of the place {scan.place.spacing} mm.")
-
-
-def _check_grid(scan: Scan, grid: Grid) -> None:
-    if not np.allclose(grid.spacing, scan.spacing[1:], rtol=1e-5):
-        raise InputError(
-            f"The grid's pixels are {grid.spacing} mm apart, but those of the volume {scan.spacing[1:]} mm."
-        )
-
-
-def _check_mri(geometry: MRIGeometry, slices: int) -> None:
-    mask, maps = geometry.mask, geometry.sensitivities
-    if tuple(mask.shape) not in (geometry.shape, geometry.shape[1:]):
-        raise InputError(f"The mask is {tuple(mask.shape)}, but k-space has {geometry.shape} rows and columns.")
-    fits = maps is None or (
-        maps.ndim in (3, 4) and tuple(maps.shape[-2:]) == geometry.shape and maps.shape[:-3] in ((), (slices,))
-    )
-    if maps is not None and not fits:
-        raise InputError(
-            f"The sensitivities are {tuple(maps.shape)}, but k-space has {slices} slices of {geometry.shape} rows and "
-            "columns."
-        )
-    _ = geometry.operator  # checks the values
 
 
 def _check_centre(kept: Tensor, centre: tuple[int, int]) -> None:

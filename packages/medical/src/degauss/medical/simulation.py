@@ -1,4 +1,4 @@
-r"""Scans of a known volume: sparse-view and limited-angle CT, and accelerated MRI, with the scanner's noise.
+r"""Scans of a known volume: sparse-view and limited-angle CT, accelerated and radial MRI, with the scanner's noise.
 
 The volume in prior units x is measured with the operator that will reconstruct it, so what is tested is the method and
 not the scanner's model. Randomness is keyed by the seed and the number of the slice: it depends on nothing else.
@@ -13,11 +13,12 @@ import torch
 from degauss.core.errors import InputError, check_range
 from degauss.core.noise import Noise
 from degauss.core.options import Report
+from degauss.medical.acquisition import CartesianGeometry, CTGeometry, MRIGeometry, RadialGeometry
 from degauss.medical.ct import Tomography, transmission_noise
 from degauss.medical.degradations import gaussian_noise
 from degauss.medical.geometry import Beam, Grid
 from degauss.medical.mri import fourier
-from degauss.medical.scans import CTGeometry, MRIGeometry, Scan
+from degauss.medical.scans import Scan
 from degauss.medical.volumes import CT_FULL, Volume, prior_units
 
 _SLAB = 16
@@ -80,24 +81,45 @@ def simulate_mri(
 ) -> Scan:
     """The masked k-space of every slice of a magnitude image, as one coil sees it.
 
-    ``mask``: as in `scans.MRIGeometry`. ``sigma``: white noise on each part of k-space, as a share of ``full``.
-    ``phase``: radians; the image gets a smooth phase of this deviation and is complex. At 0 it is real, and the scan
-    says so, which is worth measurements: half of k-space follows from the other.
+    ``mask``: as in `acquisition.CartesianGeometry`. ``sigma``: white noise on each part of k-space, as a share of
+    ``full``. ``phase``: radians; the image gets a smooth phase of this deviation and is complex. At 0 it is real, and
+    the scan says so, which is worth measurements: half of k-space follows from the other.
     Raises InputError for a volume in Hounsfield units.
     """
+    _, rows, columns = volume.data.shape
+    geometry = CartesianGeometry((rows, columns), mask, real=phase == 0)
+    return _magnetic(volume, geometry, sigma, phase, seed, truth)
+
+
+def simulate_radial(
+    volume: Volume,
+    angles: tuple[float, ...],
+    samples: int,
+    *,
+    sigma: float = 0.0,
+    phase: float = 0.0,
+    seed: int = 0,
+    truth: bool = False,
+) -> Scan:
+    """The k-space of every slice along spokes at ``angles`` (degrees) of ``samples`` points; else as `simulate_mri`."""
+    _, rows, columns = volume.data.shape
+    geometry = RadialGeometry((rows, columns), angles, samples, real=phase == 0)
+    return _magnetic(volume, geometry, sigma, phase, seed, truth)
+
+
+def _magnetic(volume: Volume, geometry: MRIGeometry, sigma: float, phase: float, seed: int, truth: bool) -> Scan:
     check_range("sigma", sigma, low=0)
     check_range("phase", phase, low=0, unit="radians")
     if volume.unit == "HU":
         raise InputError("MRI needs an image without Hounsfield units, but the volume is a CT.")
     x, full = prior_units(volume)
     slices, rows, columns = x.shape
-    geometry = MRIGeometry((rows, columns), mask, real=phase == 0)
     noise = Noise(seed, range(slices))
     if phase:
         angle = phase * smooth_field(rows, columns, Noise(seed, range(1)).fork(0))
         x = torch.stack((x * angle.cos(), x * angle.sin()), dim=-3)
-    y = geometry.operator(full * x[None])[0]
-    y = y + sigma * full * mask * noise.normal(y)
+    y = geometry.operator()(full * x[None])[0]
+    y = y + sigma * full * geometry.measured * noise.normal(y)
     place, spacing = volume.place, volume.spacing
     return Scan(y, geometry, sigma * full, None, full, "arbitrary", slices, place, spacing, x if truth else None)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from degauss.core.errors import InputError
 from degauss.core.train import Shuffle
+from degauss.medical.acquisition import Modality
 from degauss.medical.files import SUFFIXES, read_volume
-from degauss.medical.scans import Modality
 from degauss.medical.slices import Source
 from degauss.medical.volumes import Unit, Volume
 

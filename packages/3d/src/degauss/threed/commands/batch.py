@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,11 +11,11 @@ from tyro.conf import Positional
 
 from degauss.core.errors import InputError
 from degauss.core.options import check_directory, device_of, progress
-from degauss.threed.commands.run_options import MeshOptions, MethodName, RunOptions, warn
+from degauss.threed.commands.run_options import MeshOptions, MethodName, RunOptions, ViewOptions, warn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(RunOptions, MeshOptions):
+class Batch(RunOptions, MeshOptions, ViewOptions):
     """Distil each prompt of a file, one a line, as 'generate' does; # begins a comment.
 
     What is done is skipped, and what was stopped goes on, so that the same command can be given again at any time. All
@@ -56,17 +57,19 @@ class Batch(RunOptions, MeshOptions):
             )
             for prompt, name in prompts.items()
         ]
-        for number, job in enumerate(jobs, 1):
-            said = f"{number} of {len(jobs)}: {job.config.prompt}"
-            if is_done(job.out, job.config):
-                print(f"{said}: is done")
-                continue
-            told = source.about(job.config.prompt, device)
-            run = prepare(job, told, device)
-            write_resolved_config(job.folder / "config.toml", self, prior_sha256=source.sha256)
-            with progress(said) as report:
-                generate(job, run, told, report, warn, self.save_every)
-            print(f"{said}: wrote {job.out}")
+        with ExitStack() as stack:
+            watchers = self.watchers(stack, device)
+            for number, job in enumerate(jobs, 1):
+                said = f"{number} of {len(jobs)}: {job.config.prompt}"
+                if is_done(job.out, job.config):
+                    print(f"{said}: is done")
+                    continue
+                told = source.about(job.config.prompt, device)
+                run = prepare(job, told, device)
+                write_resolved_config(job.folder / "config.toml", self, prior_sha256=source.sha256)
+                with progress(said) as report:
+                    generate(job, run, told, report, warn, self.save_every, watchers)
+                print(f"{said}: wrote {job.out}")
 
 
 def read_prompts(path: Path) -> dict[str, str]:

@@ -8,16 +8,12 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from degauss.core.errors import check_range
 from degauss.core.options import check_file, device_of, progress
-from degauss.threed.commands.run_options import MeshOptions, MethodName, RunOptions, warn
-
-_SEEN = 192
-"""Pixels a side of what the page shows."""
+from degauss.threed.commands.run_options import MeshOptions, MethodName, RunOptions, ViewOptions, warn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(RunOptions, MeshOptions):
+class Generate(RunOptions, MeshOptions, ViewOptions):
     """Distil a word into a textured mesh (.glb, .obj), or into splats (.ply, from Gaussians).
 
     The prior that ships is no text-to-image model: its words are the names of a few objects, and a word that it does
@@ -41,17 +37,11 @@ class Generate(RunOptions, MeshOptions):
     """Pictures during the run."""
     save_every: float = 120.0
     """Seconds between checkpoints."""
-    view: bool = False
-    """Show the scene in the browser while it learns, by viser; 'view' shows it afterwards."""
-    port: int = 8080
-    """Where the page is served, on this machine; the next one that is free."""
 
     def run(self) -> None:
         from degauss.core.cli import write_resolved_config
         from degauss.threed.generation import Job, generate, prepare
-        from degauss.threed.viewer import live
 
-        check_range("port", self.port, 0, 65535)
         check_file(self.out, (".glb", ".obj", ".ply"))
         device = device_of(self.device)
         source = self.source()
@@ -62,7 +52,7 @@ class Generate(RunOptions, MeshOptions):
         run = prepare(job, source, device)
         with ExitStack() as stack:
             # Opened before anything is written: it may be refused.
-            watchers = [stack.enter_context(live(self.port, _SEEN, device))] if self.view else []
+            watchers = self.watchers(stack, device)
             write_resolved_config(job.folder / "config.toml", self, prior_sha256=source.sha256)
             report = stack.enter_context(progress("steps"))
             figures = generate(job, run, source, report, warn, self.save_every, watchers)

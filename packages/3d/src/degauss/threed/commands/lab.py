@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import csv
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from tyro.conf import Positional
 
 from degauss.core.errors import InputError, check_option, check_range
 from degauss.core.options import check_directory, device_of, progress
-from degauss.threed.commands.run_options import RunOptions
+from degauss.threed.commands.run_options import MethodName, RunOptions, ViewOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from degauss.threed.laboratory import Outcome
 
-_METHODS = ("sds", "asd", "vsd", "ism", "tsm")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Lab(RunOptions):
+class Lab(RunOptions, ViewOptions):
     """Run several methods of distillation on one word, each until the prior's network was asked equally often.
 
     Written to OUT are sheet.png, a row for each method: the end from around, and then what the prior wants of the
@@ -37,7 +36,8 @@ class Lab(RunOptions):
     prompt: Positional[str]
     """A word that the prior knows."""
     methods: tuple[str, ...] = ("sds", "asd", "ism", "tsm")
-    """Of sds, asd, vsd, ism and tsm; vsd needs a prior with a network."""
+    """Of sds, asd, vsd, ism, tsm and stable-dreamer. vsd needs a prior with a network; stable-dreamer is sds in two
+    stages, best on Gaussians, and spends the budget on both."""
     evaluations: int = 3200
     """Of the prior's network, one for each image it is asked about; each method stops when it has made so many."""
     looks: int = 8
@@ -61,13 +61,15 @@ class Lab(RunOptions):
             configs = [replace(one, steps=steps_within(one, source, self.evaluations, device)) for one in configs]
         configs = [replace(one, seed=one.seed + number) for one in configs for number in range(self.runs)]
         source = source.about(self.prompt, device)
-        with progress("evaluations") as report:
+        with ExitStack() as stack:
+            watchers = self.watchers(stack, device)
+            report = stack.enter_context(progress("evaluations"))
             whole = self.evaluations * len(configs)
 
             def move(number: int, spent: int) -> None:
                 report(number * self.evaluations + spent, whole)
 
-            outcomes = compare(configs, source, self.evaluations, self.looks, device, move)
+            outcomes = compare(configs, source, self.evaluations, self.looks, device, move, watchers)
         errors = noise_errors(source, configs[0], outcomes)
         with atomic_path(self.out) as part:
             part.mkdir()
@@ -89,7 +91,7 @@ class Lab(RunOptions):
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise InputError(f"methods must be one or more, all different, but are {', '.join(self.methods)}.")
         for name in self.methods:
-            check_option("a method", name, _METHODS)
+            check_option("a method", name, get_args(MethodName))
         ours = {"config.toml", "sheet.png", "curve.csv", "curve.png", "methods.csv", "noise.csv", "noise.png"}
         for file in self.out.iterdir() if self.out.is_dir() else ():
             if file.name not in ours:

@@ -16,7 +16,7 @@ _FILMS = (".mp4", ".gif")
 
 @dataclass(frozen=True, kw_only=True)
 class Render:
-    """Render a mesh (.glb, .obj, .ply), splats (.ply) or the folder of a run.
+    """Render a mesh (.glb, .obj, .ply), splats (.ply), the folder of a run, or a word of a generator.
 
     OUT with the suffix .mp4 or .gif is a turntable. Any other is a folder of views: their colours with alpha
     (rgb-0000.png) and normals (normal-0000.png), and beside them the cameras (transforms.json), which nerfstudio and
@@ -24,7 +24,10 @@ class Render:
     """
 
     what: Positional[Path]
-    """A mesh, splats, or the folder of a run. Meshes are fitted to a cube of side 1 around the origin."""
+    """A mesh, splats, or the folder of a run or of a generator. Meshes are fitted to a cube of side 1 around the
+    origin."""
+    word: str | None = None
+    """Of a generator, as 'train-generator' writes it: whose scene."""
     out: Path = Path("views")
     """A folder, or a film."""
     views: int = 24
@@ -51,7 +54,7 @@ class Render:
         self._check()
         film = self.out.suffix.lower() in _FILMS
         device = device_of(self.device)
-        scene = open_any(self.what, device)
+        scene = open_any(self.what, device, self.word)
         if not film:
             count = self._write_views(scene, device)
             print(f"wrote {self.out}: {count} views and transforms.json")

@@ -1,12 +1,13 @@
-"""Options that `generate`, `lab` and `batch` share, and the run that they ask for."""
+"""Options that `generate`, `lab` and `batch` share, the run that they ask for, and who looks on."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from degauss.core.errors import InputError
+from degauss.core.errors import InputError, check_range
 from degauss.core.options import device_of
 
 if TYPE_CHECKING:
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
     from degauss.threed.prior_sources import Source
     from degauss.threed.run import RunConfig
     from degauss.threed.scenes import SceneConfig
+    from degauss.threed.viewer import Live
 
 MethodName = Literal["sds", "asd", "vsd", "ism", "tsm", "stable-dreamer"]
 
 _SHAPE = 0.5
 """The share of StableDreamer's first stage."""
+_SEEN = 192
+"""Pixels a side of what the page shows."""
 _STEPS = {"volume": 400, "hashgrid": 400, "gaussians": 500}
 
 
@@ -52,7 +56,7 @@ class RunOptions:
     weighting: Literal["variance", "ratio", "uniform"] = "ratio"
     """Weight of the gradient over noise levels; ratio makes it a distance of images."""
     sparsity: float = 0.0
-    """Weight against fog."""
+    """Weight against fog; a mean over pixels beside a loss that is a sum, so that it takes about 100 to be felt."""
     opacity: float = 0.0
     """Weight for surfaces that are there or not."""
     tv: float = 0.0
@@ -142,6 +146,23 @@ class MeshOptions:
         from degauss.threed.exporting import MeshConfig
 
         return MeshConfig(self.grid, self.texture, self.faces, self.level, self.pieces)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """Whether a run is shown while it goes on."""
+
+    view: bool = False
+    """Show the scene in the browser while it learns, by viser; 'view' shows it afterwards."""
+    port: int = 8080
+    """Where the page is served, on this machine; the next one that is free."""
+
+    def watchers(self, stack: ExitStack, device: str) -> list[Live]:
+        """Who looks on, until the stack is closed: a page or nobody. `InputError` where there can be no page."""
+        from degauss.threed.viewer import live
+
+        check_range("port", self.port, 0, 65535)
+        return [stack.enter_context(live(self.port, _SEEN, device))] if self.view else []
 
 
 def warn(sentence: str) -> None:

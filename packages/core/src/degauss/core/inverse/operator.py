@@ -56,7 +56,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class Mask:
-    """Inpainting: A x = mask x, in the shape of x. ``mask``: broadcasts to it; 1 where measured, 0 elsewhere."""
+    """Inpainting: A x = mask x, in the shape of x. ``mask``: broadcasts to it; 1 where measured, 0 elsewhere.
+
+    Other values weigh: ``Composed(Mask(w), A)`` has measurements that count as much as w says.
+    """
 
     mask: Tensor
 

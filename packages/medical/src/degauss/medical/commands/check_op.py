@@ -54,9 +54,7 @@ class CheckOp:
             raise InputError("expected a scan or a --geometry, and not both.")
         if self.scan is not None:
             scan = read_scan(self.scan)
-            # All slices of a CT share one matrix; coils may see each slice in their own way.
-            count = 1 if scan.modality == "ct" else scan.slices
-            event, measured = (count, *scan.shape[1:]), (count, *scan.y.shape[1:])
+            event, measured = (scan.few, *scan.geometry.event), (scan.few, *scan.geometry.reading)
             checks = check_operator(scan.operator(), event, measured, seed=self.seed)
         else:
             assert self.geometry is not None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from degauss.core.errors import InputError, check_range
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from degauss.core.options import Report
     from degauss.medical.geometry import Beam
     from degauss.medical.scans import Scan
@@ -33,12 +35,16 @@ class Scanner:
     """Count photons: so many per ray in air."""
     sigma: float = 0.0
     """White noise: its deviation on CT's line integrals (no unit), or on k-space as a share of the image's scale."""
-    acceleration: float = 4.0
-    """How many times fewer lines of k-space are measured than there are."""
-    centre: float = 0.08
-    """The share of all lines that lie in the middle of k-space and are always measured."""
-    lines: Literal["random", "even"] = "random"
-    """How the other lines are chosen."""
+    acceleration: float | None = None
+    """How many times fewer lines of k-space are measured than there are; 4 unless given."""
+    centre: float | None = None
+    """The share of all lines that lie in the middle of k-space and are always measured; 0.08 unless given."""
+    lines: Literal["random", "even"] | None = None
+    """How the other lines are chosen; at random unless given."""
+    spokes: int | None = None
+    """In place of lines: so many spokes through the middle of k-space, a golden angle apart. Needs finufft."""
+    spoke_samples: int | None = None
+    """Points of each spoke; twice the pixels of the longer side unless given."""
     phase: float = 0.0
     """A smooth phase of this deviation (radians) on the MR image; at 0 it is real, and known to be."""
     size: int | None = None
@@ -61,6 +67,16 @@ class Scanner:
         check_range("sigma", self.sigma, 0)
         if self.photons is not None:
             check_range("photons", self.photons, 1)
+        if self.spokes is not None:
+            check_range("spokes", self.spokes, 1)
+            lines = {"acceleration": self.acceleration, "centre": self.centre, "lines": self.lines}
+            for name, value in lines.items():
+                if value is not None:
+                    raise InputError(f"--{name} is of lines of k-space, but --spokes asks for spokes in their place.")
+        if self.spoke_samples is not None:
+            check_range("spoke-samples", self.spoke_samples, 2)
+            if self.spokes is None:
+                raise InputError("--spoke-samples says how spokes are measured, but no --spokes are asked for.")
         if self.size is not None:
             check_range("size", self.size, 8, unit="pixels")
         if self.slice_spacing is not None and not 0 < self.slice_spacing < float("inf"):
@@ -88,6 +104,8 @@ class Scanner:
 
     def ct(self, volume: Volume, *, truth: bool, report: Report | None = None) -> Scan:
         """The scan of a volume in Hounsfield units."""
+        if self.spokes is not None:
+            raise InputError("--spokes is of MRI, but the volume is scanned by CT.")
         from degauss.medical.simulation import simulate_ct
 
         beam = self._beam(volume)
@@ -105,17 +123,26 @@ class Scanner:
         return ParallelBeam.covering(grid, angles)
 
     def mr(self, volume: Volume, *, truth: bool) -> Scan:
-        """The Cartesian k-space of a magnitude image, as one coil sees it."""
+        """The k-space of a magnitude image along lines or spokes, as one coil sees it."""
+        from degauss.medical.radial import golden_angles
+        from degauss.medical.simulation import simulate_mri, simulate_radial
+
+        if self.spokes is None:
+            mask = self._mask(volume.data.shape[2])
+            return simulate_mri(volume, mask, sigma=self.sigma, phase=self.phase, seed=self.seed, truth=truth)
+        samples = self.spoke_samples or 2 * max(volume.data.shape[1:])
+        angles = golden_angles(self.spokes)
+        return simulate_radial(volume, angles, samples, sigma=self.sigma, phase=self.phase, seed=self.seed, truth=truth)
+
+    def _mask(self, lines: int) -> Tensor:
         from degauss.core.noise import Noise
         from degauss.medical.mri import even_lines, random_lines
-        from degauss.medical.simulation import simulate_mri
 
-        columns = volume.data.shape[2]
+        acceleration = 4.0 if self.acceleration is None else self.acceleration
+        centre = 0.08 if self.centre is None else self.centre
         if self.lines == "even":
-            mask = even_lines(columns, self.acceleration, self.centre)
-        else:
-            mask = random_lines(columns, self.acceleration, self.centre, Noise(self.seed, range(1)).fork(1))[0, 0]
-        return simulate_mri(volume, mask, sigma=self.sigma, phase=self.phase, seed=self.seed, truth=truth)
+            return even_lines(lines, acceleration, centre)
+        return random_lines(lines, acceleration, centre, Noise(self.seed, range(1)).fork(1))[0, 0]
 
 
 def _range(text: str) -> range:

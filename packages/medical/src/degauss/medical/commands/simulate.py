@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulate(Scanner):
-    """Simulate a scan of a volume: sparse-view, limited-angle or fan-beam CT, or accelerated MRI with --mri.
+    """Simulate a scan of a volume: sparse-view, limited-angle or fan-beam CT, or accelerated MRI with --mri,
+    which --spokes makes radial.
 
     Written is one HDF5 file with the measurement, how it was made and where the volume lies, which is all that
     'reconstruct' needs. Who the patient is and where the file lay are not in it. The same seed gives the same file.
@@ -27,7 +28,7 @@ class Simulate(Scanner):
     volume: Positional[Path]
     """NIfTI, a folder of DICOM slices, .npz or .npy; CT in Hounsfield units."""
     mri: bool = False
-    """Measure Cartesian k-space with one coil instead of X-rays."""
+    """Measure k-space with one coil instead of X-rays."""
     keep_truth: bool = False
     """Keep the volume itself in the scan, so that reconstructions can be judged."""
     out: Path = Path("scan.h5")
@@ -40,6 +41,8 @@ class Simulate(Scanner):
         self.check()
         if self.mri and (self.fan or self.photons is not None or self.arc is not None):
             raise InputError("--fan, --arc and --photons are of CT, but --mri is given.")
+        if self.spokes is not None and not self.mri:
+            raise InputError("--spokes is of MRI: expected --mri with it.")
         volume = self.volume_in(self.volume)
         if self.mri:
             scan = self.mr(volume, truth=self.keep_truth)
@@ -51,14 +54,6 @@ class Simulate(Scanner):
 
 
 def _described(scan: Scan) -> str:
-    from degauss.medical.scans import CTGeometry
-
     *_, rows, columns = scan.shape
-    if isinstance(scan.geometry, CTGeometry):
-        views, bins = scan.geometry.beam.shape
-        how = f"{views} views of {bins} bins"
-    else:
-        share = float(scan.geometry.mask.mean())
-        how = f"{share:.1%} of k-space"
     noise = f", noise {scan.sigma:.3g}" if scan.sigma else ", no noise"
-    return f"{scan.slices} slices of {rows} x {columns}, {how}{noise}"
+    return f"{scan.slices} slices of {rows} x {columns}, {scan.geometry}{noise}"
