@@ -260,7 +260,7 @@ def test_a_radial_scan_is_simulated_checked_reconstructed_and_judged(
     assert about["evaluations_a_slice"] == 2
     status, out, _ = invoke(["evaluate", "wavelet.nii", "--truth", volume, "--scan", "scan.h5"])
     assert status == 0
-    assert "explain its scan: |y - A x| / |y| is" in out
+    assert "explains its scan: |y - A x| / |y| is" in out
 
 
 def test_slabs_and_chunks_do_not_change_a_draw(invoke: Invoke, here: Path, volume: Path, prior: Path) -> None:
