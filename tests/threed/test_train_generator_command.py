@@ -156,7 +156,7 @@ def test_a_folder_goes_on_only_as_what_it_is(words: list[str], invoke: Invoke, h
     assert invoke([*words, "--method", "sds", "--steps", "1"])[0] == 0
     said = refused([*words, "--method", "sds"])
     assert "run holds the training of a generator with steps = 1, but steps = 3 is asked for" in said
-    assert "with method.name = sds, but method.name = asd" in refused([*words, "--steps", "1"])
+    assert "with method.name = sds, but method.name = asd" in refused([*words, "--method", "asd", "--steps", "1"])
     EmbeddedPrior.load(here / "prior").save(here / "other", {"licence": "another"})
     said = refused([*words, "--method", "sds", "--steps", "1", "--prior", "other"])
     assert "with prior_sha256 = " in said

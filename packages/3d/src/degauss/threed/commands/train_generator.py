@@ -23,8 +23,9 @@ class TrainGenerator:
     """Directory of the run: checkpoints, metrics.jsonl, and at the end the generator."""
     words: tuple[str, ...] = ()
     """Which words of the prior; all of them unless given."""
-    method: Literal["sds", "asd", "vsd"] = "asd"
-    """How the prior's opinion becomes a gradient; vsd adapts a network, which an oracle does not have."""
+    method: Literal["sds", "asd", "vsd"] = "sds"
+    """How the prior's opinion becomes a gradient. Of the three, sds ends nearest to the meshes on the prior that ships;
+    vsd adapts a network, which an oracle does not have."""
     prior: str = "embedded"
     """embedded: the one that ships; a folder: of one that 'train-prior' wrote; oracle:MESH: the exact one of a mesh
     file, or of a public mesh such as oracle:spot."""
