@@ -13,7 +13,6 @@ import torch
 from degauss.audio.acoustic import AcousticModel
 from degauss.audio.acoustic_data import Corpus, Item
 from degauss.audio.cli import PROGRAM
-from degauss.audio.commands import acoustic_options
 from degauss.audio.commands.train import Train
 from degauss.audio.framing import Sung
 from degauss.audio.lyrics import Note
@@ -174,11 +173,10 @@ def test_songs_that_cannot_be_sung(refused, run, change, message):
     assert message in refused_of(refused, run, replace(PHRASE, **change))
 
 
-def test_what_is_no_song(refused, run, monkeypatch):
+def test_what_is_no_song(refused, run):
     Path("song.wav").write_bytes(b"RIFF")
     options = ["--checkpoint", run / "model", "--vocoder", "world", "--out", "x.wav"]
     assert "is no song that can be read" in refused(["sing", "song.wav", *options])
     assert "does not exist" in refused(["sing", "none.ds", *options])
     assert "there is no voice 'zoe'; the model has voice." in refused(["sing", ds(PHRASE), *options, "--voice", "zoe"])
-    monkeypatch.setattr(acoustic_options, "WEIGHTS", Path("none"))
-    assert "name one with --checkpoint" in refused(["sing", ds(PHRASE)])
+    assert "none is no model" in refused(["sing", ds(PHRASE), "--checkpoint", "none"])

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from degauss.audio.acoustic import AcousticConfig, AcousticModel, Facts, Range, Statistics
-from degauss.audio.commands import acoustic_options
 from degauss.audio.phones import ARPABET
 from degauss.audio.spectra import MelConfig
 from degauss.audio.waves import read
@@ -157,9 +156,8 @@ def test_lists_that_cannot_be_said(refused, trained, text, message):
     assert message in said
 
 
-def test_a_checkpoint_that_is_none(refused, monkeypatch):
-    monkeypatch.setattr(acoustic_options, "WEIGHTS", Path("none"))
-    assert "name one with --checkpoint" in refused(["speak", "one"])
+def test_a_checkpoint_that_is_none(refused):
+    assert "none is no model" in refused(["speak", "one", "--checkpoint", "none"])
     assert "is no model" in refused(["speak", "one", "--checkpoint", "nowhere"])
 
 
