@@ -157,7 +157,6 @@ def test_lists_that_cannot_be_said(refused, trained, text, message):
 
 
 def test_a_checkpoint_that_is_none(refused):
-    assert "none is no model" in refused(["speak", "one", "--checkpoint", "none"])
     assert "is no model" in refused(["speak", "one", "--checkpoint", "nowhere"])
 
 
