@@ -16,7 +16,7 @@ from torch import Tensor
 from degauss.audio import streaming
 from degauss.audio.commands import enhance as command
 from degauss.audio.enhancement import Enhancer, EnhancerConfig, Sampling, enhance
-from degauss.audio.masker import MaskerConfig
+from degauss.audio.masker import MASK_LOSS, MaskerConfig
 from degauss.audio.spectra import Compressed
 from degauss.audio.streaming import Chunking
 from degauss.audio.synthetic import pink
@@ -216,9 +216,8 @@ def test_a_model_is_trained_and_used(here: Path, invoke: Invoke, network: str) -
     assert status == 0
     assert "wrote run/model after 2 steps" in out
     model = Enhancer.load(here / "run" / "model")
-    assert (isinstance(model.config.predictive, MaskerConfig), model.config.by_magnitude > 0) == (
-        network == "mask",
-    ) * 2
+    assert isinstance(model.config.predictive, MaskerConfig) == (network == "mask")
+    assert model.config.by_magnitude == (MASK_LOSS if network == "mask" else 0)
     assert (model.config.method, model.config.rate, model.config.spectrum.hop) == ("predictive", RATE, 32)
     assert (here / "run" / "train.toml").is_file()
     record(here / "noisy.wav")

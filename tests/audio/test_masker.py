@@ -11,9 +11,9 @@ from torch import Tensor
 
 from degauss.audio.enhancement import Enhancer, EnhancerConfig, Pairs, enhance
 from degauss.audio.enhancement_training import fit, recipe
-from degauss.audio.masker import MASK_LOSS, Masker, MaskerConfig, magnitudes
+from degauss.audio.masker import MASK_LOSS, Masker, MaskerConfig
 from degauss.audio.metrics import si_sdr
-from degauss.audio.spectra import Compressed
+from degauss.audio.spectra import Compressed, magnitudes
 from degauss.core import Noise
 from degauss.core.errors import InputError
 

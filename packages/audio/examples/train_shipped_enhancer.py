@@ -9,9 +9,9 @@ Interrupt it and run it again: it goes on where it stopped. The defaults take ab
 
 Speech: the Free Spoken Digit Dataset, the Erithacus voicebank, and the sentences of ``examples/data/sentences.txt`` as
 flite's and espeak-ng's voices say them (where these are installed), most played at several speeds, as other people
-would sound, and all through microphones that differ. Noises:
-a kitchen and an exercise bike at several speeds, babble of the same people, and noises that are made. One mixture in
-five is spoken in a simulated room (where pyroomacoustics is installed).
+would sound, and all through microphones that differ. Noises: a kitchen and an exercise bike at several speeds, babble
+of the same people, and noises that are made. One mixture in five is spoken in a simulated room (where pyroomacoustics
+is installed).
 
 It is measured on people and noises that it never heard: two speakers of CMU ARCTIC in a street and in what was added to
 VoiceBank-DEMAND, and six of VoiceBank-DEMAND's own pairs.
@@ -64,13 +64,13 @@ SECONDS, SNR, TILT, COLOUR, IN_ROOMS = 1.5, (-5.0, 20.0), 4.0, 5.0, 0.2
 
 SENTENCES = Path(__file__).parent / "data" / "sentences.txt"
 FLITE = ("slt", "rms", "awb", "kal16")
-# What is played faster is higher, of smaller people. Digits are recorded at 8 kHz and so have nothing above 4 kHz:
-# played at twice the speed they fill the band.
 ESPEAK = (
     "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Hugo",
     "Jacky", "Lee", "Linda", "Marco", "Michael", "Mike", "Pablo", "Paul",
 )  # fmt: skip
 SAID = 24  # sentences of each of espeak-ng's voices
+# What is played faster is higher, of smaller people. Digits are recorded at 8 kHz and so have nothing above 4 kHz:
+# played at twice the speed they fill the band.
 SPEEDS = {"digits": (1.0, 1.25, 1.6, 2.0), "flite": (0.85, 0.93, 1.0, 1.08, 1.17, 1.28), "sung": (0.9, 1.0, 1.12)}
 NOISE_SPEEDS = (0.7, 1.0, 1.4)
 KEPT = 20.0  # s at the end of a recorded noise, for validation
@@ -106,14 +106,22 @@ def heard(held_out: bool) -> Voices:
     spread(voices, "Erithacus", sung, SPEEDS["sung"])
     sentences = [line for line in SENTENCES.read_text(encoding="utf-8").split("\n") if line]
     chosen = [line for number, line in enumerate(sentences) if (number % 15 == 7) == held_out]
-    if shutil.which("flite"):
+    if told("flite"):
         for voice in FLITE:
             spread(voices, f"flite's {voice}", (Flite(line, voice).read()[0] for line in chosen), SPEEDS["flite"])
-    if shutil.which("espeak-ng"):
+    if told("espeak-ng"):
         for number, voice in enumerate(ESPEAK):
             own = [chosen[(SAID * number + k) % len(chosen)] for k in range(min(SAID, len(chosen)))]
             spread(voices, f"espeak-ng's {voice}", (espoken(line, voice) for line in own), (1.0,))
     return voices
+
+
+def told(program: str) -> bool:
+    """Whether a program that speaks is there; it is said where it is not."""
+    there = shutil.which(program) is not None
+    if not there:
+        print(f"{program} is not installed: training without its voices")
+    return there
 
 
 def espoken(text: str, voice: str) -> Wave:

@@ -17,10 +17,10 @@ metrics.json is written last: a folder that has it is done.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -49,6 +49,9 @@ from degauss.threed.watching import (
     around_views,
     look,
 )
+
+if TYPE_CHECKING:
+    from degauss.threed.amortised import AmortisedConfig
 
 DONE = "metrics.json"
 _SHOWN = 6
@@ -169,13 +172,23 @@ def quality_of(scene: Representation, mesh: Mesh | None, source: Source) -> dict
     scores = compare_views(scene, truth, held_out_views(64, device=device))._asdict()
     if mesh is not None:
         scores |= compare_surfaces(mesh, truth)._asdict()
+    return rounded(scores)
+
+
+def rounded(scores: Mapping[str, float]) -> dict[str, float]:
+    """As metrics.json has them."""
     return {name: round(value, 5) for name, value in scores.items()}
 
 
 def provenance_of(config: RunConfig, source: Source) -> dict[str, Any]:
     """What a GLB says of its making."""
+    return {"prompt": config.prompt, **made_by(config, source)}
+
+
+def made_by(config: RunConfig | AmortisedConfig, source: Source) -> dict[str, Any]:
+    """By what configuration, prior and versions something was made."""
     run = json.loads(json.dumps(asdict(config)))
-    return {"prompt": config.prompt, "seed": config.seed, **source.facts(), "run": run, "versions": provenance()}
+    return {"seed": config.seed, **source.facts(), "run": run, "versions": provenance()}
 
 
 def meter_of(config: RunConfig, source: Source, warn: Callable[[str], None]) -> JanusMeter | None:

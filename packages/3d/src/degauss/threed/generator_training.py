@@ -11,9 +11,8 @@ metrics.json is written last: a folder that has it is done.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,7 +24,7 @@ from degauss.core.cli import provenance
 from degauss.core.errors import InputError
 from degauss.core.files import atomic_path, write_json
 from degauss.threed.amortised import AmortisedConfig, distil
-from degauss.threed.generation import DONE
+from degauss.threed.generation import DONE, made_by, rounded
 from degauss.threed.generator import MODEL, Generator, save_generator
 from degauss.threed.meshes import Mesh
 from degauss.threed.plots import labelled
@@ -96,28 +95,19 @@ def train_generator(
         config, source.prior, out, looking if looking.truths else None, every, save_every, device, kept(source)
     )
     scores = looking.scores(generator)
-    made = {
-        **source.facts(),
-        "seed": config.seed,
-        "run": json.loads(json.dumps(asdict(config))),
-        "versions": provenance(),
-    }
-    save_generator(out / MODEL, generator, made)
+    save_generator(out / MODEL, generator, made_by(config, source))
     sheet(out / SHEET, generator, looking.truths, device)
-    rounded = {
-        word: {name: round(value, 5) for name, value in score._asdict().items()} for word, score in scores.items()
-    }
     figures: dict[str, Any] = {
         "method": config.method.name,
-        "words": {word: rounded.get(word) for word in words},
-        "mean": {name: round(value, 5) for name, value in means(scores).items()} or None,
+        "words": {word: rounded(scores[word]._asdict()) if word in scores else None for word in words},
+        "mean": rounded(means(scores)) or None,
         "steps": config.steps,
         "renders": config.steps * config.renders,
         "parameters": sum(weight.numel() for weight in generator.parameters() if weight.requires_grad),
         "peak_memory_bytes": peak_memory(torch.device(device)),
         "device": str(device),
         **source.facts(),
-        "versions": made["versions"],
+        "versions": provenance(),
     }
     with atomic_path(out / DONE) as part:
         write_json(part, figures)

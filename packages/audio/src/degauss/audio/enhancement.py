@@ -32,9 +32,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from degauss.audio.masker import Masker, MaskerConfig, magnitudes
-from degauss.audio.spectra import Compressed
-from degauss.core.checkpoint import load_frozen, save_model
+from degauss.audio.masker import Masker, MaskerConfig
+from degauss.audio.spectra import Compressed, magnitudes
+from degauss.core.checkpoint import as_tuples, load_frozen, save_model
 from degauss.core.denoiser import Denoiser, Karras, NetworkDenoiser, Prediction, Score, expand
 from degauss.core.errors import InputError, check_range
 from degauss.core.gaussian import dpmpp
@@ -273,8 +273,7 @@ def _config(values: dict[str, Any]) -> EnhancerConfig:
 
 
 def _size(values: dict[str, Any] | None) -> NCSNppConfig | None:
-    # JSON has no tuples.
-    return None if values is None else NCSNppConfig(multipliers=tuple(values.pop("multipliers")), **values)
+    return None if values is None else NCSNppConfig(**as_tuples(values))
 
 
 # --- sampling -----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from degauss.audio.spectra import magnitudes
 from degauss.core.errors import check_range
 
 MASK_LOSS = 0.7
@@ -26,8 +27,6 @@ MASK_LOSS = 0.7
 
 # What is added to magnitudes before their logarithm: what is that faint is heard as silence.
 _FAINT = 1e-3
-# Magnitudes below have no slope.
-_SILENT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,3 @@ class Masker(nn.Module):
         heard = (magnitudes(y) + _FAINT).log().transpose(1, 2)
         h, _ = self.recurrent(self.enter(heard))
         return y * self.leave(h).transpose(1, 2)[:, None]
-
-
-def magnitudes(spectra: Tensor) -> Tensor:
-    """Of complex numbers in two parts ``[b, 2, ...]``: ``[b, ...]``, differentiable everywhere."""
-    return spectra.square().sum(1).clamp_min(_SILENT**2).sqrt()

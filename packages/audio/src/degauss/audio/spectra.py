@@ -221,6 +221,11 @@ class Compressed:
         return istft(torch.view_as_complex(parts), self.n_fft, self.hop, length=length)
 
 
+def magnitudes(c: Tensor) -> Tensor:
+    """|c| of complex numbers in two parts ``[b, 2, ...]``: ``[b, ...]``, at least 1e-6, differentiable everywhere."""
+    return _power(c, 1e-6, 1).squeeze(1)
+
+
 def _power(parts: Tensor, smallest: float, exponent: float) -> Tensor:
     """max(|c|, smallest)^exponent for c in two parts ``[b, 2, ...]``: ``[b, 1, ...]``, differentiable everywhere."""
     return parts.square().sum(1, keepdim=True).clamp_min(smallest**2).pow(exponent / 2)

@@ -50,6 +50,11 @@ def inverse_fourier(z: Tensor) -> Tensor:
     return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(z, _AXES), norm="ortho"), _AXES)
 
 
+def are_sensitivities(maps: Tensor) -> bool:
+    """Whether these can be what coils see: finite complex numbers ``[..., coils, rows, columns]``."""
+    return maps.is_complex() and maps.ndim >= 3 and bool(torch.isfinite(maps).all())
+
+
 @dataclass(frozen=True, eq=False)
 class CartesianMRI:
     """Cartesian k-space. Differentiable; on the device of its argument.
@@ -70,7 +75,7 @@ class CartesianMRI:
                 "A mask of k-space must hold ones where it is measured and zeros elsewhere, and some ones."
             )
         maps = self.sensitivities
-        if maps is not None and not (maps.is_complex() and maps.ndim >= 3 and bool(torch.isfinite(maps).all())):
+        if maps is not None and not are_sensitivities(maps):
             found = f"{maps.dtype} {tuple(maps.shape)}"
             raise InputError(f"Sensitivities must be finite complex numbers [coils, rows, columns], but are {found}.")
 

@@ -23,7 +23,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from degauss.core.checkpoint import load_frozen, save_model
+from degauss.core.checkpoint import as_tuples, load_frozen, save_model
 from degauss.core.denoiser import Denoiser, InRange, Karras, NetworkDenoiser
 from degauss.core.errors import InputError, check_option, check_range
 from degauss.core.inverse.slices import SliceWise
@@ -154,8 +154,5 @@ def shipped_priors() -> list[str]:
 
 
 def _config(values: dict[str, Any]) -> PriorConfig:
-    # JSON has lists where a configuration has tuples.
-    network = dict(values.pop("network"))
-    size = NCSNppConfig(multipliers=tuple(network.pop("multipliers")), **network)
-    spacing, noise = (tuple(values.pop(name)) for name in ("spacing", "noise"))
-    return PriorConfig(network=size, spacing=spacing, noise=noise, **values)
+    made: dict[str, Any] = as_tuples(values)
+    return PriorConfig(network=NCSNppConfig(**made.pop("network")), **made)

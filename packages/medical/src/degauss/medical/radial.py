@@ -34,7 +34,7 @@ from degauss.core.errors import InputError
 from degauss.core.inverse import spectral_norm
 from degauss.medical.filtered import view_weights
 from degauss.medical.linear import differentiable
-from degauss.medical.mri import channels, complex_from
+from degauss.medical.mri import are_sensitivities, channels, complex_from
 
 GOLDEN = 180 * (math.sqrt(5) - 1) / 2
 """The golden angle, degrees: spokes this far apart are spread evenly at any count (Winkelmann et al. 2007)."""
@@ -86,7 +86,7 @@ class RadialMRI:
         if not all(map(math.isfinite, self.angles)):
             raise InputError("The angles of spokes must be finite numbers of degrees, but some are not.")
         maps = self.sensitivities
-        if maps is not None and not (_is_map(maps) and tuple(maps.shape[-2:]) == self.shape):
+        if maps is not None and not (are_sensitivities(maps) and tuple(maps.shape[-2:]) == self.shape):
             found = f"{maps.dtype} {tuple(maps.shape)}"
             raise InputError(
                 f"Sensitivities must be finite complex numbers [coils, {self.shape[0]}, {self.shape[1]}], but are "
@@ -153,10 +153,6 @@ class RadialMRI:
 def _radii(samples: int) -> Tensor:
     """k along a spoke, radians per pixel, float64 ``[samples]``; zero frequency at samples // 2 of an even number."""
     return (torch.arange(samples, dtype=torch.float64) / samples - 0.5) * 2 * math.pi
-
-
-def _is_map(maps: Tensor) -> bool:
-    return maps.is_complex() and maps.ndim >= 3 and bool(torch.isfinite(maps).all())
 
 
 def _finufft() -> Any:
